@@ -1,0 +1,3 @@
+//! Harborseal's engine. Modules stand in the order in which a packet meets them.
+
+pub mod ledger;

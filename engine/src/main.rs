@@ -1,0 +1,2 @@
+//! The `harborseal` command: parses and dispatches, nothing else.
+fn main() {}

@@ -1,0 +1,1 @@
+//! A fleet of RTP cameras that says exactly what it sent.
