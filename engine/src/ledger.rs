@@ -108,7 +108,10 @@ impl Dropped {
 
     /// Reasons that occurred, with their counts.
     pub fn nonzero(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
-        Reason::ALL.into_iter().map(|r| (r, self.get(r))).filter(|(_, n)| *n > 0)
+        Reason::ALL
+            .into_iter()
+            .map(|r| (r, self.get(r)))
+            .filter(|(_, n)| *n > 0)
     }
 }
 

@@ -1,3 +1,5 @@
 //! Harborseal's engine. Modules stand in the order in which a packet meets them.
 
 pub mod ledger;
+
+pub mod cli;

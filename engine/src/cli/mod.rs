@@ -1,0 +1,90 @@
+//! The command line: what is typed, which command it means, and how it ends.
+//!
+//! One file per command, each with `pub struct Args` (clap) and `pub fn run(args: Args) -> Result<ExitStatus, CliError>`.
+//! To add one: its module and a variant of [`Command`] below, with the text of its help, and its line in
+//! [`dispatch`]. Data goes to stdout, people's text to stderr ([`output`]); every error is one line ([`error`]).
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+pub mod error;
+pub mod output;
+
+pub use error::{CliError, ExitStatus};
+
+/// Streaming ingest for RTP camera streams: every packet is sealed for the customer who owns it before the first byte
+/// reaches a disk.
+#[derive(Debug, Parser)]
+#[command(name = "harborseal", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "\
+Exit status: 0 ok · 1 damage or a failed check · 2 usage or configuration · 3 nothing here for this identity \
+or range · 4 input/output.
+PATH is a segment (.hseal) or a folder, searched through for segments.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The commands, in the order a newcomer meets them.
+#[derive(Debug, clap::Subcommand)]
+enum Command {}
+
+fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
+    match command {}
+}
+
+/// Parses the process's arguments, runs the command, prints its error if any, and returns its exit status.
+pub fn main() -> std::process::ExitCode {
+    let result = match Cli::try_parse() {
+        Ok(cli) => dispatch(cli.command),
+        Err(error) => refuse(&error),
+    };
+    let status = result.unwrap_or_else(|error| {
+        output::people(format_args!("harborseal: {error}"));
+        error.status()
+    });
+    status.into()
+}
+
+/// Help and version are data; anything else clap says is folded into one line that names the command's own help.
+fn refuse(error: &clap::Error) -> Result<ExitStatus, CliError> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            output::data(error.render().to_string().trim_end())?;
+            Ok(ExitStatus::Ok)
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            output::people(error.render().to_string().trim_end());
+            Ok(ExitStatus::Usage)
+        }
+        _ => {
+            let text = error.render().to_string();
+            let what = text.split("\n\nUsage:").next().unwrap_or(&text);
+            let what = what.split("\n\nFor more information").next().unwrap_or(what);
+            let what = what.strip_prefix("error: ").unwrap_or(what);
+            Err(CliError::usage(what).remedy("`harborseal help COMMAND` shows how it is used"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line_with_status_2() {
+        let error = Cli::try_parse_from(["harborseal", "sail"]).expect_err("no such command");
+        let error = refuse(&error).expect_err("a usage error");
+        assert_eq!(error.status(), ExitStatus::Usage);
+        assert!(
+            error.to_string().starts_with("unrecognized subcommand 'sail'"),
+            "{error}"
+        );
+    }
+}
