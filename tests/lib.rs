@@ -1,1 +1,8 @@
-//! What the end-to-end tests share.
+//! What the end-to-end tests share: a laboratory with an engine in it, cameras that send exactly what they are told,
+//! and the ways back from segments to packets.
+//!
+//! The engine is met only as its users meet it: command line, configuration, sockets, signals, files. Nothing here
+//! asserts how long something takes; every wait has a bound, and a bound that runs out is a failure that says what
+//! was awaited.
+
+pub mod harness;

@@ -1,0 +1,3 @@
+//! The whole engine from outside, one file per behaviour.
+
+mod ledger;

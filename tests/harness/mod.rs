@@ -1,0 +1,17 @@
+//! The harness: one file per instrument.
+
+pub mod cli;
+pub mod engine;
+pub mod lab;
+pub mod net;
+pub mod packets;
+pub mod root;
+pub mod rtp;
+pub mod tools;
+
+pub use cli::{Outcome, harborseal};
+pub use engine::Engine;
+pub use lab::{Camera, Lab};
+pub use net::Sender;
+pub use packets::Packet;
+pub use rtp::Stream;
