@@ -2,4 +2,6 @@
 
 pub mod ledger;
 
+pub mod stream;
+
 pub mod cli;
