@@ -4,4 +4,5 @@ pub mod ledger;
 
 pub mod stream;
 
+pub mod archive;
 pub mod cli;

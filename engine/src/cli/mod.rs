@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 
 pub mod error;
 pub mod output;
+pub mod paths;
 
 pub use error::{CliError, ExitStatus};
 
