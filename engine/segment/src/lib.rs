@@ -1,4 +1,23 @@
 //! The Harborseal segment format, without I/O: bytes and times come in, bytes and offsets go out.
+//!
+//! A segment is one file of 4 KiB-aligned blocks. Everything a camera sent is inside sealed CHUNK blocks; what
+//! is in the clear is only what scrubbing, recovery and verification need without a key.
+//!
+//! Modules stand in the order in which a segment comes to be: names (`ids`), bytes (`block`, `body`,
+//! `record`), keys (`identity`, `keys`, `cipher`), proofs (`merkle`, `node`), and the `writer`
+//! that ties them.
+//!
+//! Invariants of the whole crate: no clock, no files, no threads, no unsafe. All numbers on disk are
+//! little-endian and of fixed width. Bytes from outside are parsed into a type once; a parser returns an error
+//! and never panics.
 #![forbid(unsafe_code)]
 
+mod layout;
+
+pub mod ids;
+
+pub mod block;
 pub mod source;
+
+pub use block::{BlockType, Header};
+pub use ids::{NodeId, RunId, SegmentId, StreamId};

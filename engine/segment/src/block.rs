@@ -1,0 +1,615 @@
+//! Blocks: the 4 KiB-aligned units of a segment, and the 128-byte header that each begins with.
+//!
+//! A block is `header ‖ extension ‖ body ‖ zero padding`, `total_len` bytes. The header's CRC covers bytes
+//! 0..124 and through them the body's CRC, so whoever holds a block can tell whether it is whole without a key.
+//! A CRC of 0 is legal; the magic and the segment id tell a block from empty space.
+//!
+//! The bytes, in the order of [`header_at`] below:
+//!
+//! | off | size | field | |
+//! |---|---|---|---|
+//! | 0 | 4 | magic | `89 48 53 31` |
+//! | 4 | 1+1 | type, flags | flags bit 0: critical |
+//! | 6 | 2 | header_len | 128; STREAM 160 |
+//! | 8 | 4+4 | total_len, body_len | bytes |
+//! | 16 | 16 | segment_id | of origin: a relocated block keeps it |
+//! | 32 | 8 | block_no | dense and rising per origin |
+//! | 40 | 16 | stream_id | STREAM and CHUNK, else 0 |
+//! | 56 | 4+4 | key_slot, reserved | STREAM and CHUNK, else 0 |
+//! | 64 | 8+8 | first, last arrival | CHUNK: whole seconds since 1970, else 0 |
+//! | 80 | 8 | stream_seq | CHUNK: dense from 0 per segment and stream, else 0 |
+//! | 88 | 4+4 | reserved, durable | watermark ÷ 4096 known when the block was made |
+//! | 96 | 16 | GCM tag | STREAM and CHUNK, else 0 |
+//! | 112 | 4 | body_crc32c | over 128..header_len+body_len as stored |
+//! | 116 | 8+4 | reserved, header_crc32c | over 0..124 |
+
+use crate::ids::{SegmentId, StreamId};
+use crate::layout::{all_zero, array_in, first_nonzero, layout, put, u16_in, u32_in, u64_in};
+
+layout! {
+    header_at: 128 =>
+    0   4  MAGIC,
+    4   1  TYPE,
+    5   1  FLAGS,
+    6   2  HEADER_LEN,
+    8   4  TOTAL_LEN,
+    12  4  BODY_LEN,
+    16  16 SEGMENT_ID,
+    32  8  BLOCK_NO,
+    40  16 STREAM_ID,
+    56  4  KEY_SLOT,
+    60  4  RESERVED_60,
+    64  8  FIRST_ARRIVAL_S,
+    72  8  LAST_ARRIVAL_S,
+    80  8  STREAM_SEQ,
+    88  4  RESERVED_88,
+    92  4  DURABLE_4K,
+    96  16 TAG,
+    112 4  BODY_CRC32C,
+    116 8  RESERVED_116,
+    124 4  HEADER_CRC32C,
+}
+
+/// PNG's trick: a first byte that is not text, then letters a hex dump shows ("HS1").
+pub const MAGIC: [u8; 4] = *b"\x89HS1";
+
+/// Bytes of every block header.
+pub const HEADER_LEN: usize = header_at::SIZE;
+/// STREAM blocks extend the header by the stream's 32-byte key commitment.
+pub const STREAM_HEADER_LEN: usize = HEADER_LEN + 32;
+/// The part of the header that AEAD authenticates: all that is final before sealing.
+pub const AAD_HEADER_LEN: usize = header_at::TAG.start;
+
+/// The grid that blocks stand on: the page size, and what O_DIRECT wants of any common disk.
+pub const BLOCK_ALIGN: usize = 4096;
+/// The longest block. A reader that holds one whole block in memory needs no more than this.
+pub const MAX_BLOCK_LEN: usize = 1 << 20;
+/// What this writer's chunks are: one pool buffer. At 4 Mb/s it fills in 131 ms, at 1 Mb/s in 524 ms.
+pub const CHUNK_LEN: usize = 64 * 1024;
+/// The longest body of such a chunk: 65,536 − 128.
+pub const MAX_CHUNK_BODY_LEN: usize = CHUNK_LEN - HEADER_LEN;
+/// Where the first block after SEGMENT and its copy stands.
+pub const SEGMENT_PREFIX_LEN: usize = 2 * BLOCK_ALIGN;
+
+/// Header flag: a reader that does not know this type must not go on as if it had.
+pub const FLAG_CRITICAL: u8 = 1;
+
+const _: () = assert!(AAD_HEADER_LEN == 96);
+const _: () = assert!(MAX_CHUNK_BODY_LEN == 65_408);
+const _: () = assert!(CHUNK_LEN.is_multiple_of(BLOCK_ALIGN) && MAX_BLOCK_LEN.is_multiple_of(BLOCK_ALIGN));
+const _: () = assert!(STREAM_HEADER_LEN < BLOCK_ALIGN);
+
+/// What a block is. Type 0 is never written: it is what empty space holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BlockType {
+    Segment,
+    Key,
+    Stream,
+    Chunk,
+    Checkpoint,
+    Origin,
+    Index,
+    Footer,
+    Tombstone,
+    /// 10..=0x7F: kept for later versions of the format.
+    Reserved(u8),
+    /// 0x80 and up: never given a meaning by the format.
+    Private(u8),
+}
+
+impl BlockType {
+    pub fn from_u8(value: u8) -> Option<Self> {
+        Some(match value {
+            0 => return None,
+            1 => BlockType::Segment,
+            2 => BlockType::Key,
+            3 => BlockType::Stream,
+            4 => BlockType::Chunk,
+            5 => BlockType::Checkpoint,
+            6 => BlockType::Origin,
+            7 => BlockType::Index,
+            8 => BlockType::Footer,
+            9 => BlockType::Tombstone,
+            10..=0x7F => BlockType::Reserved(value),
+            0x80.. => BlockType::Private(value),
+        })
+    }
+
+    pub fn as_u8(self) -> u8 {
+        match self {
+            BlockType::Segment => 1,
+            BlockType::Key => 2,
+            BlockType::Stream => 3,
+            BlockType::Chunk => 4,
+            BlockType::Checkpoint => 5,
+            BlockType::Origin => 6,
+            BlockType::Index => 7,
+            BlockType::Footer => 8,
+            BlockType::Tombstone => 9,
+            BlockType::Reserved(value) | BlockType::Private(value) => value,
+        }
+    }
+
+    /// The name as the format's text writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            BlockType::Segment => "SEGMENT",
+            BlockType::Key => "KEY",
+            BlockType::Stream => "STREAM",
+            BlockType::Chunk => "CHUNK",
+            BlockType::Checkpoint => "CHECKPOINT",
+            BlockType::Origin => "ORIGIN",
+            BlockType::Index => "INDEX",
+            BlockType::Footer => "FOOTER",
+            BlockType::Tombstone => "TOMBSTONE",
+            BlockType::Reserved(_) => "reserved",
+            BlockType::Private(_) => "private",
+        }
+    }
+
+    /// Whether v1 gives this type a meaning.
+    pub fn is_known(self) -> bool {
+        !matches!(self, BlockType::Reserved(_) | BlockType::Private(_))
+    }
+
+    /// The body is ciphertext.
+    pub fn is_sealed(self) -> bool {
+        matches!(self, BlockType::Stream | BlockType::Chunk)
+    }
+
+    /// The flags that v1 writes for a known type. Without SEGMENT, KEY, STREAM, CHUNK or ORIGIN understood,
+    /// footage would be missed; the others only help to check and to find.
+    pub fn flags(self) -> u8 {
+        use BlockType::*;
+        if matches!(self, Segment | Key | Stream | Chunk | Origin) {
+            FLAG_CRITICAL
+        } else {
+            0
+        }
+    }
+
+    /// Header bytes, extension included, of a known type.
+    pub fn header_len(self) -> usize {
+        if self == BlockType::Stream {
+            STREAM_HEADER_LEN
+        } else {
+            HEADER_LEN
+        }
+    }
+}
+
+/// Why some bytes are not a whole block of this format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BlockError {
+    /// Empty space, or something that was never a block.
+    #[error("no block begins here")]
+    NoMagic,
+    #[error("the block is cut: {len} of {needed} bytes")]
+    Cut { len: usize, needed: usize },
+    #[error("header CRC32C is {stored:08x}, its bytes give {computed:08x}")]
+    HeaderCrc { stored: u32, computed: u32 },
+    /// The CRC holds, so it was written so: by a newer or a faulty writer, not by a failing disk.
+    #[error("header field {field} is {value}, against the format")]
+    Field { field: &'static str, value: u64 },
+    #[error("body CRC32C is {stored:08x}, its bytes give {computed:08x}")]
+    BodyCrc { stored: u32, computed: u32 },
+    #[error("padding at byte {at} of the block is not zero")]
+    Padding { at: usize },
+}
+
+/// A block header. The two reserved words and the header's own CRC are not fields: they follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    pub block_type: BlockType,
+    pub flags: u8,
+    /// Bytes from the block's start to its body: 128, or 160 with the STREAM extension.
+    pub header_len: u16,
+    /// Bytes of the whole block, padding included: a multiple of 4096, up to 1 MiB.
+    pub total_len: u32,
+    /// Bytes of the body as stored.
+    pub body_len: u32,
+    /// Segment of origin.
+    pub segment_id: SegmentId,
+    pub block_no: u64,
+    pub stream_id: StreamId,
+    pub key_slot: u32,
+    pub first_arrival_s: u64,
+    pub last_arrival_s: u64,
+    pub stream_seq: u64,
+    /// The origin segment's watermark ÷ 4096 when this block was made.
+    pub durable_4k: u32,
+    pub tag: [u8; 16],
+    pub body_crc32c: u32,
+}
+
+impl Header {
+    /// A header of `block_type` for a body of `body_len` bytes; everything else is 0.
+    ///
+    /// Panics if such a block would exceed 1 MiB: writers bound their bodies before.
+    pub fn new(block_type: BlockType, segment_id: SegmentId, block_no: u64, body_len: usize) -> Self {
+        let header_len = block_type.header_len();
+        let total_len = (header_len + body_len).next_multiple_of(BLOCK_ALIGN);
+        assert!(
+            total_len <= MAX_BLOCK_LEN,
+            "a {} body of {body_len} bytes exceeds 1 MiB",
+            block_type.name()
+        );
+        Header {
+            block_type,
+            flags: block_type.flags(),
+            header_len: header_len as u16,
+            total_len: total_len as u32,
+            body_len: body_len as u32,
+            segment_id,
+            block_no,
+            stream_id: StreamId::ZERO,
+            key_slot: 0,
+            first_arrival_s: 0,
+            last_arrival_s: 0,
+            stream_seq: 0,
+            durable_4k: 0,
+            tag: [0; 16],
+            body_crc32c: 0,
+        }
+    }
+
+    pub fn is_critical(&self) -> bool {
+        self.flags & FLAG_CRITICAL != 0
+    }
+
+    /// The 128 bytes, with the header's CRC over the rest.
+    pub fn encode(&self) -> [u8; HEADER_LEN] {
+        use header_at as at;
+        let mut bytes = [0; HEADER_LEN];
+        put(&mut bytes, at::MAGIC, &MAGIC);
+        put(&mut bytes, at::TYPE, &[self.block_type.as_u8()]);
+        put(&mut bytes, at::FLAGS, &[self.flags]);
+        put(&mut bytes, at::HEADER_LEN, &self.header_len.to_le_bytes());
+        put(&mut bytes, at::TOTAL_LEN, &self.total_len.to_le_bytes());
+        put(&mut bytes, at::BODY_LEN, &self.body_len.to_le_bytes());
+        put(&mut bytes, at::SEGMENT_ID, &self.segment_id.0);
+        put(&mut bytes, at::BLOCK_NO, &self.block_no.to_le_bytes());
+        put(&mut bytes, at::STREAM_ID, &self.stream_id.0);
+        put(&mut bytes, at::KEY_SLOT, &self.key_slot.to_le_bytes());
+        put(
+            &mut bytes,
+            at::FIRST_ARRIVAL_S,
+            &self.first_arrival_s.to_le_bytes(),
+        );
+        put(&mut bytes, at::LAST_ARRIVAL_S, &self.last_arrival_s.to_le_bytes());
+        put(&mut bytes, at::STREAM_SEQ, &self.stream_seq.to_le_bytes());
+        put(&mut bytes, at::DURABLE_4K, &self.durable_4k.to_le_bytes());
+        put(&mut bytes, at::TAG, &self.tag);
+        put(&mut bytes, at::BODY_CRC32C, &self.body_crc32c.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..at::HEADER_CRC32C.start]);
+        put(&mut bytes, at::HEADER_CRC32C, &crc.to_le_bytes());
+        bytes
+    }
+
+    /// Parses the header at the start of `bytes` and checks every rule that it alone can break. The body may be
+    /// missing; see [`Header::check_body`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, BlockError> {
+        use header_at as at;
+        if !bytes.starts_with(&MAGIC) {
+            return Err(BlockError::NoMagic);
+        }
+        let bytes = bytes.get(..HEADER_LEN).ok_or(BlockError::Cut {
+            len: bytes.len(),
+            needed: HEADER_LEN,
+        })?;
+        let stored = u32_in(bytes, at::HEADER_CRC32C);
+        let computed = crc32c::crc32c(&bytes[..at::HEADER_CRC32C.start]);
+        if stored != computed {
+            return Err(BlockError::HeaderCrc { stored, computed });
+        }
+        for (field, range) in [
+            ("reserved 60", at::RESERVED_60),
+            ("reserved 88", at::RESERVED_88),
+            ("reserved 116", at::RESERVED_116),
+        ] {
+            if !all_zero(&bytes[range.clone()]) {
+                return Err(BlockError::Field {
+                    field,
+                    value: u64::from(u32_in(bytes, range.start..range.start + 4)),
+                });
+            }
+        }
+        let [type_byte] = array_in(bytes, at::TYPE);
+        let header = Header {
+            block_type: BlockType::from_u8(type_byte).ok_or(BlockError::Field {
+                field: "type",
+                value: 0,
+            })?,
+            flags: bytes[at::FLAGS.start],
+            header_len: u16_in(bytes, at::HEADER_LEN),
+            total_len: u32_in(bytes, at::TOTAL_LEN),
+            body_len: u32_in(bytes, at::BODY_LEN),
+            segment_id: SegmentId(array_in(bytes, at::SEGMENT_ID)),
+            block_no: u64_in(bytes, at::BLOCK_NO),
+            stream_id: StreamId(array_in(bytes, at::STREAM_ID)),
+            key_slot: u32_in(bytes, at::KEY_SLOT),
+            first_arrival_s: u64_in(bytes, at::FIRST_ARRIVAL_S),
+            last_arrival_s: u64_in(bytes, at::LAST_ARRIVAL_S),
+            stream_seq: u64_in(bytes, at::STREAM_SEQ),
+            durable_4k: u32_in(bytes, at::DURABLE_4K),
+            tag: array_in(bytes, at::TAG),
+            body_crc32c: u32_in(bytes, at::BODY_CRC32C),
+        };
+        header.check()?;
+        Ok(header)
+    }
+
+    fn check(&self) -> Result<(), BlockError> {
+        let refuse = |field, value| Err(BlockError::Field { field, value });
+        let header_len = usize::from(self.header_len);
+        let total_len = self.total_len as usize;
+        if header_len < HEADER_LEN {
+            return refuse("header_len", u64::from(self.header_len));
+        }
+        if total_len == 0 || !total_len.is_multiple_of(BLOCK_ALIGN) || total_len > MAX_BLOCK_LEN {
+            return refuse("total_len", u64::from(self.total_len));
+        }
+        if header_len + self.body_len as usize > total_len {
+            return refuse("body_len", u64::from(self.body_len));
+        }
+        if self.flags & !FLAG_CRITICAL != 0 {
+            return refuse("flags", u64::from(self.flags));
+        }
+        if self.block_type.is_known() {
+            self.check_known_type()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What v1 fixes for its own types: a field without meaning in a type is 0.
+    fn check_known_type(&self) -> Result<(), BlockError> {
+        let refuse = |field, value| Err(BlockError::Field { field, value });
+        let kind = self.block_type;
+        if self.flags != kind.flags() {
+            return refuse("flags", u64::from(self.flags));
+        }
+        if usize::from(self.header_len) != kind.header_len() {
+            return refuse("header_len", u64::from(self.header_len));
+        }
+        if matches!(kind, BlockType::Segment | BlockType::Footer) && self.total_len as usize != BLOCK_ALIGN {
+            return refuse("total_len", u64::from(self.total_len));
+        }
+        if kind == BlockType::Segment && self.block_no != 0 {
+            return refuse("block_no", self.block_no);
+        }
+        if !kind.is_sealed() && (!self.stream_id.is_zero() || self.key_slot != 0 || self.tag != [0; 16]) {
+            return refuse(
+                "stream_id, key_slot or tag of an unsealed block",
+                u64::from(self.key_slot),
+            );
+        }
+        if kind != BlockType::Chunk
+            && (self.first_arrival_s, self.last_arrival_s, self.stream_seq) != (0, 0, 0)
+        {
+            return refuse("arrival or stream_seq outside CHUNK", self.stream_seq);
+        }
+        if self.first_arrival_s > self.last_arrival_s {
+            return refuse("first_arrival_s", self.first_arrival_s);
+        }
+        Ok(())
+    }
+
+    /// Checks the rest of the block that this header was parsed from: body CRC and padding.
+    /// `block` begins with the header and may be longer than the block.
+    pub fn check_body(&self, block: &[u8]) -> Result<(), BlockError> {
+        let needed = self.total_len as usize;
+        let block = block.get(..needed).ok_or(BlockError::Cut {
+            len: block.len(),
+            needed,
+        })?;
+        let computed = crc32c::crc32c(&block[HEADER_LEN..self.body_end()]);
+        if self.body_crc32c != computed {
+            return Err(BlockError::BodyCrc {
+                stored: self.body_crc32c,
+                computed,
+            });
+        }
+        match first_nonzero(&block[self.body_end()..]) {
+            Some(at) => Err(BlockError::Padding {
+                at: self.body_end() + at,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The header's extension, as stored in its block.
+    pub fn extension<'a>(&self, block: &'a [u8]) -> &'a [u8] {
+        &block[HEADER_LEN..usize::from(self.header_len)]
+    }
+
+    /// The body, as stored in its block.
+    pub fn body<'a>(&self, block: &'a [u8]) -> &'a [u8] {
+        &block[usize::from(self.header_len)..self.body_end()]
+    }
+
+    /// Bytes from the block's start to the end of its body.
+    pub fn body_end(&self) -> usize {
+        usize::from(self.header_len) + self.body_len as usize
+    }
+}
+
+/// A whole unsealed block: `header` with its body CRC, `body`, zero padding.
+///
+/// Panics if `body` is not as long as the header says.
+pub fn encode_block(mut header: Header, body: &[u8]) -> Vec<u8> {
+    assert_eq!(
+        header.body_len as usize,
+        body.len(),
+        "the header was made for this body"
+    );
+    header.body_crc32c = crc32c::crc32c(body);
+    let mut block = Vec::with_capacity(header.total_len as usize);
+    block.extend_from_slice(&header.encode());
+    block.extend_from_slice(body);
+    block.resize(header.total_len as usize, 0);
+    block
+}
+
+/// Parses and checks the block at the start of `bytes`, whole.
+pub fn parse_block(bytes: &[u8]) -> Result<Header, BlockError> {
+    let header = Header::parse(bytes)?;
+    header.check_body(bytes)?;
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk_header() -> Header {
+        Header {
+            stream_id: StreamId([7; 16]),
+            key_slot: 3,
+            first_arrival_s: 1_795_000_000,
+            last_arrival_s: 1_795_000_001,
+            stream_seq: 9,
+            durable_4k: 77,
+            tag: [5; 16],
+            ..Header::new(BlockType::Chunk, SegmentId([1; 16]), 42, 5000)
+        }
+    }
+
+    #[test]
+    fn a_header_comes_back_as_written() {
+        let header = chunk_header();
+        assert_eq!(Header::parse(&header.encode()), Ok(header));
+        assert_eq!(header.total_len, 8192);
+    }
+
+    #[test]
+    fn every_bit_flip_in_a_header_is_refused() {
+        let bytes = chunk_header().encode();
+        for bit in 0..HEADER_LEN * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Header::parse(&flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn every_byte_flip_in_a_block_is_refused() {
+        let header = Header::new(BlockType::Checkpoint, SegmentId([1; 16]), 4, 160);
+        let block = encode_block(header, &[9; 160]);
+        assert!(parse_block(&block).is_ok());
+        for at in 0..block.len() {
+            let mut flipped = block.clone();
+            flipped[at] ^= 0x40;
+            assert!(parse_block(&flipped).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn every_cut_of_a_block_is_refused() {
+        let block = encode_block(
+            Header::new(BlockType::Index, SegmentId([1; 16]), 4, 160),
+            &[9; 160],
+        );
+        for len in 0..block.len() {
+            assert!(parse_block(&block[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_valid_crc_does_not_excuse_a_broken_rule() {
+        let good = chunk_header();
+        let refused = |name, header: Header| {
+            let err = Header::parse(&header.encode()).unwrap_err();
+            assert!(matches!(err, BlockError::Field { .. }), "{name}: {err}");
+        };
+        refused(
+            "total_len off the grid",
+            Header {
+                total_len: 8193,
+                ..good
+            },
+        );
+        refused(
+            "total_len 0",
+            Header {
+                total_len: 0,
+                body_len: 0,
+                ..good
+            },
+        );
+        refused(
+            "total_len over 1 MiB",
+            Header {
+                total_len: (MAX_BLOCK_LEN + BLOCK_ALIGN) as u32,
+                ..good
+            },
+        );
+        refused(
+            "body beyond the block",
+            Header {
+                body_len: 8192 - 127,
+                ..good
+            },
+        );
+        refused(
+            "body_len that would wrap",
+            Header {
+                body_len: u32::MAX,
+                ..good
+            },
+        );
+        refused(
+            "short header",
+            Header {
+                header_len: 127,
+                ..good
+            },
+        );
+        refused(
+            "long header",
+            Header {
+                header_len: 160,
+                ..good
+            },
+        );
+        refused("unknown flag", Header { flags: 3, ..good });
+        refused("chunk that is not critical", Header { flags: 0, ..good });
+        refused(
+            "arrivals reversed",
+            Header {
+                first_arrival_s: good.last_arrival_s + 1,
+                ..good
+            },
+        );
+        let index = Header::new(BlockType::Index, SegmentId([1; 16]), 3, 16);
+        refused("slot in an unsealed block", Header { key_slot: 1, ..index });
+        refused(
+            "sequence outside CHUNK",
+            Header {
+                stream_seq: 1,
+                ..index
+            },
+        );
+    }
+
+    #[test]
+    fn an_unknown_type_parses_so_that_it_can_be_skipped() {
+        for value in [10, 0x7F, 0x80, 0xFF] {
+            let block_type = BlockType::from_u8(value).expect("not 0");
+            let header = Header {
+                header_len: 200,
+                ..Header::new(block_type, SegmentId([1; 16]), 3, 16)
+            };
+            assert_eq!(Header::parse(&header.encode()), Ok(header));
+            assert!(!block_type.is_known());
+        }
+        assert_eq!(BlockType::from_u8(0), None);
+    }
+
+    #[test]
+    fn every_type_keeps_its_number() {
+        for value in 1..=255 {
+            assert_eq!(BlockType::from_u8(value).map(BlockType::as_u8), Some(value));
+        }
+    }
+}
