@@ -17,6 +17,11 @@ mod layout;
 pub mod ids;
 
 pub mod block;
+pub mod body;
+pub mod record;
+
+pub mod node;
+
 pub mod source;
 
 pub use block::{BlockType, Header};

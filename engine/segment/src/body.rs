@@ -1,0 +1,76 @@
+//! Block bodies: one struct per block type, each with its drawing, `encode` and `parse`.
+//!
+//! A parser takes the body exactly as the header delimits it and refuses every length but the right one, every
+//! reserved field that is not zero and every value that v1 does not define; so each body has one encoding.
+
+mod checkpoint;
+mod chunk;
+mod footer;
+mod index;
+mod key;
+mod origin;
+mod segment;
+mod stream;
+mod tombstone;
+
+pub use checkpoint::{ChainHead, CheckpointBody, HEAD_FOOTER, HEAD_RECOVERED};
+pub use chunk::ChunkHead;
+pub use footer::{FOOTER_RECOVERED, FOOTER_SEALED, FOOTER_SIGNED, FooterBody};
+pub use index::{ChunkRow, IndexBody, IndexRows, KeyRow, StreamRow};
+pub use key::{KeyBody, KeyEntry, SCOPE_CUSTOMER, SCOPE_STREAM};
+pub use origin::OriginBody;
+pub use segment::{INCOMPAT_ERASABLE, INCOMPAT_STRONG_LEAF, SegmentBody};
+pub use stream::{MEDIA_INDEX_UNKNOWN, StreamInfo};
+pub use tombstone::{DeletedSegment, DeletionReason, TombstoneBody, TombstoneKind};
+
+use crate::layout::all_zero;
+use std::ops::Range;
+
+/// Why a body does not follow the format, although its block is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error("{block} body has {len} bytes, it needs {needed}")]
+    Length {
+        block: &'static str,
+        len: usize,
+        needed: usize,
+    },
+    /// `at` counts from the body's start.
+    #[error("{block} body, byte {at}: {rule}")]
+    Field {
+        block: &'static str,
+        at: usize,
+        rule: &'static str,
+    },
+    /// Something that a later version of the format defines: not damage.
+    #[error("{block} body: {what} is not supported by this version")]
+    Unsupported { block: &'static str, what: &'static str },
+}
+
+fn need_len(block: &'static str, body: &[u8], needed: usize) -> Result<(), BodyError> {
+    if body.len() == needed {
+        Ok(())
+    } else {
+        Err(BodyError::Length {
+            block,
+            len: body.len(),
+            needed,
+        })
+    }
+}
+
+fn need_zero(block: &'static str, body: &[u8], field: Range<usize>) -> Result<(), BodyError> {
+    if all_zero(&body[field.clone()]) {
+        return Ok(());
+    }
+    Err(BodyError::Field {
+        block,
+        at: field.start,
+        rule: "a reserved field must be 0",
+    })
+}
+
+/// Length of a body of `head` bytes and `count` entries of `entry` bytes, all of it from outside.
+fn len_of(head: usize, count: u32, entry: usize) -> usize {
+    head.saturating_add((count as usize).saturating_mul(entry))
+}

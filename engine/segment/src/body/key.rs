@@ -1,0 +1,269 @@
+//! KEY: the secrets of this segment, each sealed to a public key that the block does not name.
+//!
+//! ```text
+//! body    0 count u32 · 4 reserved u32 · 8 entry, entry, …
+//! entry   a 56-byte head · enc[enc_len] · ct[ct_len] · zeros to the next multiple of 8
+//! ```
+
+use super::{BodyError, need_zero};
+use crate::ids::StreamId;
+use crate::layout::{all_zero, array_in, layout, put, u16_in, u32_in};
+
+layout! {
+    at: 8 =>
+    0 4 COUNT,
+    4 4 RESERVED,
+}
+
+layout! {
+    entry_at: 56 =>
+    0  2  ENTRY_LEN,
+    2  2  KEM,
+    4  2  KDF,
+    6  2  AEAD,
+    8  4  SLOT,
+    12 1  SCOPE,
+    13 1  I,
+    14 1  N,
+    15 1  FLAGS,
+    16 16 STREAM_ID,
+    32 16 HINT,
+    48 2  ENC_LEN,
+    50 2  CT_LEN,
+    52 4  RESERVED,
+}
+
+/// The entry holds the customer's secret of this segment: it opens every stream of the slot.
+pub const SCOPE_CUSTOMER: u8 = 0;
+/// The entry holds K_st of one stream, for a standing grant.
+pub const SCOPE_STREAM: u8 = 1;
+
+const BLOCK: &str = "KEY";
+
+/// One wrapped secret. Several entries of one slot are several recipients of the same secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyEntry {
+    /// HPKE algorithm ids (RFC 9180 §7). An entry of a suite that the reader does not know is kept, not refused.
+    pub kem: u16,
+    pub kdf: u16,
+    pub aead: u16,
+    pub slot: u32,
+    pub scope: u8,
+    /// This is recipient `i`, from 0, of the slot's `n`.
+    pub i: u8,
+    pub n: u8,
+    /// Zero in [`SCOPE_CUSTOMER`].
+    pub stream_id: StreamId,
+    pub hint: [u8; 16],
+    pub enc: Vec<u8>,
+    pub ct: Vec<u8>,
+}
+
+impl KeyEntry {
+    /// Bytes of this entry in a KEY body.
+    pub fn encoded_len(&self) -> usize {
+        (entry_at::SIZE + self.enc.len() + self.ct.len()).next_multiple_of(8)
+    }
+
+    fn encode_to(&self, body: &mut Vec<u8>) {
+        let start = body.len();
+        let len = self.encoded_len();
+        let short = |n: usize| {
+            u16::try_from(n)
+                .expect("a KEM's output is far below 64 KiB")
+                .to_le_bytes()
+        };
+        body.resize(start + entry_at::SIZE, 0);
+        let head = &mut body[start..];
+        put(head, entry_at::ENTRY_LEN, &short(len));
+        put(head, entry_at::KEM, &self.kem.to_le_bytes());
+        put(head, entry_at::KDF, &self.kdf.to_le_bytes());
+        put(head, entry_at::AEAD, &self.aead.to_le_bytes());
+        put(head, entry_at::SLOT, &self.slot.to_le_bytes());
+        put(head, entry_at::SCOPE, &[self.scope]);
+        put(head, entry_at::I, &[self.i]);
+        put(head, entry_at::N, &[self.n]);
+        put(head, entry_at::STREAM_ID, &self.stream_id.0);
+        put(head, entry_at::HINT, &self.hint);
+        put(head, entry_at::ENC_LEN, &short(self.enc.len()));
+        put(head, entry_at::CT_LEN, &short(self.ct.len()));
+        body.extend_from_slice(&self.enc);
+        body.extend_from_slice(&self.ct);
+        body.resize(start + len, 0);
+    }
+
+    /// Parses the entry at `body[start..]`; returns it with its length.
+    fn parse_at(body: &[u8], start: usize) -> Result<(Self, usize), BodyError> {
+        let refuse = |field: usize, rule| {
+            Err(BodyError::Field {
+                block: BLOCK,
+                at: start + field,
+                rule,
+            })
+        };
+        let Some(head) = body[start..].get(..entry_at::SIZE) else {
+            return refuse(0, "an entry is cut");
+        };
+        let enc_len = usize::from(u16_in(head, entry_at::ENC_LEN));
+        let ct_len = usize::from(u16_in(head, entry_at::CT_LEN));
+        let used = entry_at::SIZE + enc_len + ct_len;
+        let len = used.next_multiple_of(8);
+        if usize::from(u16_in(head, entry_at::ENTRY_LEN)) != len {
+            return refuse(0, "entry_len must be its head, enc and ct, rounded up to 8");
+        }
+        let Some(entry) = body[start..].get(..len) else {
+            return refuse(0, "an entry is cut");
+        };
+        if !all_zero(&entry[used..])
+            || !all_zero(&head[entry_at::RESERVED])
+            || !all_zero(&head[entry_at::FLAGS])
+        {
+            return refuse(0, "flags, reserved bytes and padding of an entry must be 0");
+        }
+        let [scope, i, n] = array_in(head, entry_at::SCOPE.start..entry_at::N.end);
+        if i >= n {
+            return refuse(entry_at::I.start, "recipient i of n: i must be below n");
+        }
+        let stream_id = StreamId(array_in(head, entry_at::STREAM_ID));
+        if scope == SCOPE_CUSTOMER && !stream_id.is_zero() {
+            return refuse(entry_at::STREAM_ID.start, "stream_id must be 0 in scope 0");
+        }
+        let entry = KeyEntry {
+            kem: u16_in(head, entry_at::KEM),
+            kdf: u16_in(head, entry_at::KDF),
+            aead: u16_in(head, entry_at::AEAD),
+            slot: u32_in(head, entry_at::SLOT),
+            scope,
+            i,
+            n,
+            stream_id,
+            hint: array_in(head, entry_at::HINT),
+            enc: entry[entry_at::SIZE..entry_at::SIZE + enc_len].to_vec(),
+            ct: entry[entry_at::SIZE + enc_len..used].to_vec(),
+        };
+        Ok((entry, len))
+    }
+}
+
+/// The entries of one KEY block, in their shuffled order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyBody {
+    pub entries: Vec<KeyEntry>,
+}
+
+impl KeyBody {
+    /// Bytes before the first entry.
+    pub const HEAD_LEN: usize = at::SIZE;
+
+    pub fn encode(&self) -> Vec<u8> {
+        encode_entries(&self.entries)
+    }
+
+    pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
+        if body.len() < at::SIZE {
+            return Err(BodyError::Length {
+                block: BLOCK,
+                len: body.len(),
+                needed: at::SIZE,
+            });
+        }
+        need_zero(BLOCK, body, at::RESERVED)?;
+        let count = u32_in(body, at::COUNT) as usize;
+        let mut entries = Vec::new();
+        let mut start = at::SIZE;
+        while start < body.len() {
+            let (entry, len) = KeyEntry::parse_at(body, start)?;
+            entries.push(entry);
+            start += len;
+        }
+        if entries.len() != count {
+            return Err(BodyError::Field {
+                block: BLOCK,
+                at: 0,
+                rule: "count must be the number of entries",
+            });
+        }
+        Ok(KeyBody { entries })
+    }
+}
+
+pub(crate) fn encode_entries(entries: &[KeyEntry]) -> Vec<u8> {
+    let mut body = vec![0; at::SIZE];
+    put(&mut body, at::COUNT, &(entries.len() as u32).to_le_bytes());
+    for entry in entries {
+        entry.encode_to(&mut body);
+    }
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{BLOCK_ALIGN, HEADER_LEN};
+
+    fn entry(enc_len: usize, ct_len: usize) -> KeyEntry {
+        KeyEntry {
+            kem: 0x647a,
+            kdf: 1,
+            aead: 2,
+            slot: 4,
+            scope: SCOPE_CUSTOMER,
+            i: 0,
+            n: 1,
+            stream_id: StreamId::ZERO,
+            hint: [3; 16],
+            enc: vec![1; enc_len],
+            ct: vec![2; ct_len],
+        }
+    }
+
+    #[test]
+    fn three_x_wing_entries_fit_one_4096_byte_block() {
+        let body = KeyBody {
+            entries: vec![entry(1120, 80); 3],
+        };
+        assert_eq!(body.entries[0].encoded_len(), 1256);
+        assert!(HEADER_LEN + body.encode().len() <= BLOCK_ALIGN);
+        assert_eq!(KeyBody::parse(&body.encode()), Ok(body));
+    }
+
+    #[test]
+    fn entries_of_unequal_size_stand_side_by_side() {
+        // A P-256 entry: enc 65 bytes (RFC 9180 §7.1), not a multiple of 8.
+        let body = KeyBody {
+            entries: vec![
+                KeyEntry {
+                    kem: 0x10,
+                    ..entry(65, 80)
+                },
+                entry(1120, 80),
+            ],
+        };
+        assert_eq!(KeyBody::parse(&body.encode()), Ok(body));
+    }
+
+    #[test]
+    fn a_cut_or_miscounted_body_is_refused() {
+        let whole = KeyBody {
+            entries: vec![entry(65, 80); 2],
+        }
+        .encode();
+        for len in 0..whole.len() {
+            assert!(KeyBody::parse(&whole[..len]).is_err(), "{len} bytes");
+        }
+        let mut miscounted = whole;
+        miscounted[0] = 3;
+        assert!(KeyBody::parse(&miscounted).is_err());
+    }
+
+    #[test]
+    fn a_recipient_outside_its_count_is_refused() {
+        let body = KeyBody {
+            entries: vec![KeyEntry {
+                i: 1,
+                ..entry(65, 80)
+            }],
+        };
+        assert!(KeyBody::parse(&body.encode()).is_err());
+    }
+}
