@@ -1,8 +1,12 @@
 //! Harborseal's engine. Modules stand in the order in which a packet meets them.
 
 pub mod ledger;
+pub mod text;
 
 pub mod stream;
 
 pub mod archive;
+
+pub mod config;
+
 pub mod cli;
