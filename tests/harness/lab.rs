@@ -220,6 +220,15 @@ impl Lab {
         Engine::start(&self.config())
     }
 
+    /// Waits until everything sent to the two ports has been taken, then stops the engine and returns its `final`
+    /// event. What was sent before is then either stored or counted.
+    #[track_caller]
+    pub fn settle_and_stop(&self, engine: Engine) -> serde_json::Value {
+        net::wait_until_taken(self.port);
+        net::wait_until_taken(self.port + 1);
+        engine.stop()
+    }
+
     /// Every segment under the data folder.
     pub fn segments(&self) -> Vec<PathBuf> {
         let files = cli::files_under(&self.data());

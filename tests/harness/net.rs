@@ -149,6 +149,19 @@ impl Sender {
     }
 }
 
+/// Waits until the engine has taken everything that was sent to `port` out of its sockets.
+#[track_caller]
+pub fn wait_until_taken(port: u16) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while receive_queue(port).0 > 0 {
+        assert!(
+            Instant::now() < until,
+            "the engine leaves datagrams of port {port} in its sockets"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Waits until the sockets of `port` have little waiting. Bounded: an engine that has stopped receiving is for the
 /// test to find, not for the sender to hang on.
 fn wait_for_room(port: u16) {
@@ -156,4 +169,30 @@ fn wait_for_room(port: u16) {
     while receive_queue(port).0 > 48 * 1024 && Instant::now() < until {
         std::thread::sleep(Duration::from_micros(200));
     }
+}
+
+/// `GET path` of the control plane on 127.0.0.1: the status and the body.
+#[track_caller]
+pub fn http_get(port: u16, path: &str) -> (u16, String) {
+    use std::io::{Read, Write};
+    let mut connection =
+        std::net::TcpStream::connect(("127.0.0.1", port)).expect("the control plane listens");
+    connection
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a time-out can be set");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+    connection
+        .write_all(request.as_bytes())
+        .expect("the control plane takes a request");
+    let mut answer = String::new();
+    connection
+        .read_to_string(&mut answer)
+        .expect("the control plane answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .expect("HTTP/1.1 STATUS …");
+    (status, body.to_owned())
 }
