@@ -1,8 +1,17 @@
 //! The whole engine from outside, one file per behaviour.
 
 mod addresses;
+mod bad_input;
 mod cameras;
+mod control;
+mod crash;
+mod demo;
+mod disk_full;
 mod hostile;
+mod identity;
 mod ledger;
+mod memory;
 mod plaintext;
+mod reload;
+mod retention;
 mod shards;
