@@ -10,3 +10,4 @@ pub mod archive;
 pub mod config;
 
 pub mod cli;
+pub mod media;
