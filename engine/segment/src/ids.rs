@@ -3,6 +3,7 @@
 //! Printed and parsed as 32 lower-case hex digits. All but [`NodeId`] are random; they tell nothing about a
 //! customer or a camera.
 
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
 
@@ -80,7 +81,7 @@ id! {
     SegmentId
 }
 id! {
-    /// One recording machine: [`crate::node::node_id`] of its signing key.
+    /// One recording machine: [`NodeId::of_key`] of its signing key.
     NodeId
 }
 id! {
@@ -90,6 +91,17 @@ id! {
 id! {
     /// One stream within one segment: random per segment, so that segments cannot be linked by it.
     StreamId
+}
+
+impl NodeId {
+    /// SHA-256("harborseal/v1/node" ‖ node_key), its first 16 bytes. `node_key` is the Ed25519 public key.
+    pub fn of_key(node_key: &[u8; 32]) -> Self {
+        let hash = Sha256::new()
+            .chain_update(b"harborseal/v1/node")
+            .chain_update(node_key)
+            .finalize();
+        NodeId(hash[..16].try_into().expect("SHA-256 has 32 bytes"))
+    }
 }
 
 fn parse_hex(text: &str) -> Result<[u8; 16], IdError> {

@@ -3,9 +3,9 @@
 //! A segment is one file of 4 KiB-aligned blocks. Everything a camera sent is inside sealed CHUNK blocks; what
 //! is in the clear is only what scrubbing, recovery and verification need without a key.
 //!
-//! Modules stand in the order in which a segment comes to be: names (`ids`), bytes (`block`, `body`,
-//! `record`), keys (`identity`, `keys`, `cipher`), proofs (`merkle`, `node`), and the `writer`
-//! that ties them.
+//! Modules stand in the order in which a segment comes to be: names ([`ids`]), bytes ([`block`], [`body`],
+//! [`record`]), proofs ([`merkle`], [`node`]), keys (`identity`, `keys`, `cipher`), and the `writer` that
+//! ties them.
 //!
 //! Invariants of the whole crate: no clock, no files, no threads, no unsafe. All numbers on disk are
 //! little-endian and of fixed width. Bytes from outside are parsed into a type once; a parser returns an error
@@ -20,6 +20,7 @@ pub mod block;
 pub mod body;
 pub mod record;
 
+pub mod merkle;
 pub mod node;
 
 pub mod source;

@@ -1,13 +1,137 @@
-//! The node: the recording machine, known by its Ed25519 signing key.
+//! The node: the recording machine, known by its Ed25519 key, and what it signs.
+//!
+//! Every signed message begins with a label of its own and names node and segment, so that a signature made for
+//! one place says nothing in another.
 
-use crate::ids::NodeId;
-use sha2::{Digest, Sha256};
+use crate::body::{CheckpointBody, FOOTER_SIGNED, FooterBody, TombstoneBody, TombstoneKind};
+use crate::ids::{NodeId, SegmentId};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
-/// The node's name: SHA-256("harborseal/v1/node" ‖ node_key), its first 16 bytes.
-pub fn node_id(node_key: &[u8; 32]) -> NodeId {
-    let hash = Sha256::new()
-        .chain_update(b"harborseal/v1/node")
-        .chain_update(node_key)
-        .finalize();
-    NodeId(hash[..16].try_into().expect("SHA-256 has 32 bytes"))
+/// The node's signing key. Wiped when dropped; there is no way to print it.
+pub struct NodeKey(SigningKey);
+
+impl NodeKey {
+    pub fn from_bytes(seed: &[u8; 32]) -> Self {
+        NodeKey(SigningKey::from_bytes(seed))
+    }
+
+    pub fn public(&self) -> NodePublic {
+        NodePublic(self.0.verifying_key().to_bytes())
+    }
+
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).to_bytes()
+    }
+
+    pub fn sign_checkpoint(&self, checkpoint: &mut CheckpointBody, segment_id: &SegmentId) {
+        checkpoint.signature = self.sign(&checkpoint.signed_message(&self.public().id(), segment_id));
+    }
+
+    /// Sets the SIGNED flag too, which the signature covers.
+    pub fn sign_footer(&self, footer: &mut FooterBody, segment_id: &SegmentId) {
+        footer.flags |= FOOTER_SIGNED;
+        footer.signature = self.sign(&footer.signed_message(&self.public().id(), segment_id));
+    }
+
+    /// `host_id` is the segment in which the tombstone stands.
+    pub fn sign_tombstone(&self, tombstone: &mut TombstoneBody, host_id: &SegmentId) {
+        tombstone.signature = self.sign(&tombstone.signed_message(&self.public().id(), host_id));
+    }
+}
+
+/// The node's public key, as its SEGMENT blocks hold it. Not known to be a valid point until it verifies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NodePublic(pub [u8; 32]);
+
+impl NodePublic {
+    pub fn id(&self) -> NodeId {
+        NodeId::of_key(&self.0)
+    }
+
+    /// Strict: of a signature and key, exactly one encoding passes, and no key passes for every message.
+    pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        VerifyingKey::from_bytes(&self.0).is_ok_and(|key| {
+            key.verify_strict(message, &Signature::from_bytes(signature))
+                .is_ok()
+        })
+    }
+
+    pub fn verify_checkpoint(&self, checkpoint: &CheckpointBody, segment_id: &SegmentId) -> bool {
+        self.verify(
+            &checkpoint.signed_message(&self.id(), segment_id),
+            &checkpoint.signature,
+        )
+    }
+
+    /// False for a footer without the SIGNED flag.
+    pub fn verify_footer(&self, footer: &FooterBody, segment_id: &SegmentId) -> bool {
+        footer.flags & FOOTER_SIGNED != 0
+            && self.verify(&footer.signed_message(&self.id(), segment_id), &footer.signature)
+    }
+
+    /// False for lost blocks, which nobody signs.
+    pub fn verify_tombstone(&self, tombstone: &TombstoneBody, host_id: &SegmentId) -> bool {
+        matches!(tombstone.kind, TombstoneKind::Deleted(_))
+            && self.verify(
+                &tombstone.signed_message(&self.id(), host_id),
+                &tombstone.signature,
+            )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint() -> CheckpointBody {
+        CheckpointBody {
+            durable_upto: 8192,
+            leaf_count: 3,
+            root: [7; 32],
+            prev_root: None,
+            time_s: 1_795_000_000,
+            signature: [0; 64],
+            heads: vec![],
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_verifies_for_its_node_and_segment_only() {
+        let (key, other) = (NodeKey::from_bytes(&[1; 32]), NodeKey::from_bytes(&[2; 32]));
+        let segment_id = SegmentId([3; 16]);
+        let mut signed = checkpoint();
+        key.sign_checkpoint(&mut signed, &segment_id);
+        assert!(key.public().verify_checkpoint(&signed, &segment_id));
+        assert!(!other.public().verify_checkpoint(&signed, &segment_id));
+        assert!(!key.public().verify_checkpoint(&signed, &SegmentId([4; 16])));
+        let moved = CheckpointBody {
+            durable_upto: 4096,
+            ..signed
+        };
+        assert!(!key.public().verify_checkpoint(&moved, &segment_id));
+    }
+
+    #[test]
+    fn a_tombstone_moved_to_another_segment_does_not_verify() {
+        let key = NodeKey::from_bytes(&[1; 32]);
+        let mut tombstone = TombstoneBody {
+            kind: TombstoneKind::Deleted(vec![]),
+            time_s: 5,
+            signature: [0; 64],
+        };
+        key.sign_tombstone(&mut tombstone, &SegmentId([3; 16]));
+        assert!(key.public().verify_tombstone(&tombstone, &SegmentId([3; 16])));
+        assert!(!key.public().verify_tombstone(&tombstone, &SegmentId([4; 16])));
+    }
+
+    #[test]
+    fn a_key_that_is_no_point_verifies_nothing() {
+        assert!(!NodePublic([0xFF; 32]).verify(b"", &[0; 64]));
+        // The neutral element would verify anything, were the check not strict.
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let mut signature = [0; 64];
+        signature[0] = 1;
+        assert!(!NodePublic(neutral).verify(b"anything", &signature));
+    }
 }

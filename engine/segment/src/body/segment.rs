@@ -3,7 +3,6 @@
 use super::{BodyError, need_len};
 use crate::ids::{NodeId, RunId, SegmentId};
 use crate::layout::{array_in, layout, put, u16_in, u32_in, u64_in};
-use crate::node;
 
 layout! {
     at: 128 =>
@@ -55,7 +54,7 @@ impl SegmentBody {
     pub const MAJOR: u16 = 1;
 
     pub fn node_id(&self) -> NodeId {
-        node::node_id(&self.node_key)
+        NodeId::of_key(&self.node_key)
     }
 
     /// The incompatible feature bits of this segment that this version cannot read; 0 when there are none.
