@@ -10,7 +10,7 @@ use harborseal_tests::harness::{Camera, Engine, Lab, Sender, Stream, harborseal}
 
 fn lab(retention: &str) -> Lab {
     let mut lab = Lab::new();
-    lab.section("segment", "max_age = \"500ms\"\nmax_bytes = \"16MiB\"");
+    lab.section("segment", "max_age = \"1s\"\nmax_bytes = \"16MiB\"");
     if !retention.is_empty() {
         lab.section("retention", retention);
     }
@@ -56,7 +56,7 @@ fn file_of(lab: &Lab, segment: &str) -> Option<PathBuf> {
 fn what_grows_too_old_goes_oldest_first_and_verify_knows_why() {
     let lab = lab("max_age = \"2s\"");
     let engine = lab.start();
-    let (sent, seen) = record_segments(&lab, &engine, &mut Stream::new(1), 12);
+    let (sent, seen) = record_segments(&lab, &engine, &mut Stream::new(1), 8);
     let last = lab.settle_and_stop(engine);
     assert_eq!(count(&last, "stored"), sent.len() as u64);
 
@@ -67,7 +67,7 @@ fn what_grows_too_old_goes_oldest_first_and_verify_knows_why() {
     let first_there = there.iter().position(|there| *there).expect("the newest stay");
     assert!(
         first_there >= 3,
-        "twelve half-second segments, two seconds kept: {there:?}"
+        "eight segments of a second, two seconds kept: {there:?}"
     );
     assert!(
         there[first_there..].iter().all(|there| *there),
@@ -90,10 +90,10 @@ fn a_total_size_is_kept() {
     let lab = lab("max_bytes = \"3MiB\"");
     let engine = lab.start();
     let mut stream = Stream::new(1).payload(4000);
-    let (_, seen) = record_segments(&lab, &engine, &mut stream, 14);
+    let (_, seen) = record_segments(&lab, &engine, &mut stream, 8);
     lab.settle_and_stop(engine);
     assert!(file_of(&lab, &seen[0]).is_none(), "the first is gone");
-    assert!(file_of(&lab, &seen[13]).is_some(), "the last is not");
+    assert!(file_of(&lab, &seen[7]).is_some(), "the last is not");
     let report = lab.verify("alice");
     assert_eq!(report["missing"], 0, "{report}");
 }
@@ -102,16 +102,16 @@ fn a_total_size_is_kept() {
 fn a_segment_that_somebody_took_is_missing() {
     let lab = lab("");
     let engine = lab.start();
-    let (_, seen) = record_segments(&lab, &engine, &mut Stream::new(1), 6);
+    let (_, seen) = record_segments(&lab, &engine, &mut Stream::new(1), 4);
     lab.settle_and_stop(engine);
     lab.verify("alice");
-    let taken = file_of(&lab, &seen[2]).expect("nothing deletes it");
+    let taken = file_of(&lab, &seen[1]).expect("nothing deletes it");
     std::fs::remove_file(&taken).expect("it is there");
     let outcome = harborseal(["verify", "--json", text(&lab.data())]).exits(1);
     let report = outcome.json();
     assert!(report["missing"].as_u64() >= Some(1), "{report}");
     assert!(
-        outcome.stderr.contains(&seen[2]),
+        outcome.stderr.contains(&seen[1]),
         "it names what is missing: {}",
         outcome.stderr
     );
