@@ -3,6 +3,8 @@
 pub mod ledger;
 pub mod text;
 
+pub mod uring;
+
 pub mod stream;
 
 pub mod archive;

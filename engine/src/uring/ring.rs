@@ -1,0 +1,693 @@
+//! A shard's ring: receives datagrams, writes and syncs files, and is woken by other threads.
+//!
+//! The loop of a shard:
+//! ```text
+//! loop { ring.wait(min_wait_us, timeout_us)?;  ring.drain(limit, |event| …);  ring.write(…)…;  ring.sync(…) }
+//! ```
+//! Invariants:
+//! - one thread makes, uses and drops a ring (it is `!Send`);
+//! - every operation in flight owns what it names: its file, its memory, its iovecs. Drop cancels and waits;
+//!   what has not completed by then is leaked, never freed under the kernel;
+//! - received bytes are lent for the duration of one event; the buffer returns to the kernel after the last of
+//!   them was handed over;
+//! - while paused no datagram is handed over, and at most the receive buffers' content waits here.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use io_uring::{cqueue, opcode, types};
+
+use super::buffers::Buffers;
+pub use super::buffers::{BufferMode, BuffersReport};
+pub use super::core::CoreReport;
+use super::core::{BATCH, Completion, Core, CoreOptions, DEFER_TASKRUN};
+use super::datagram::{self, Datagram};
+use super::flights::Flights;
+pub use super::flights::{Busy, SPANS_MAX, Span};
+use super::memory::Region;
+pub use super::receiver::SocketCounters;
+use super::receiver::{Receiver, RecvHeader};
+use super::socket::socket_memory;
+use super::sys::Waker;
+
+/// How to make a ring; the defaults suit one shard of a loaded engine.
+#[derive(Clone, Debug)]
+pub struct RingOptions {
+    /// Submission entries: more than operations queued between two waits; it overflows by submitting early.
+    pub entries: u32,
+    /// Completion entries: under an incremental buffer ring one per datagram waiting.
+    pub completions: u32,
+    /// Memory for received datagrams, bytes; at least 2 MiB is taken.
+    pub receive_bytes: usize,
+    pub buffers: BufferMode,
+    /// Lock the receive buffers in memory.
+    pub lock: bool,
+    /// Writes and syncs in flight at most.
+    pub flights: u16,
+    /// Kernel workers for blocking operations: every fdatasync occupies one while it runs.
+    pub workers: u32,
+    /// CPUs for those workers; empty: wherever the shard may run.
+    pub worker_cpus: Vec<usize>,
+    /// Restrict the ring to the operations used here.
+    pub restrict: bool,
+}
+
+impl Default for RingOptions {
+    fn default() -> Self {
+        RingOptions {
+            entries: 256,
+            completions: 8192,
+            receive_bytes: 8 << 20,
+            buffers: BufferMode::Auto,
+            lock: true,
+            flights: 64,
+            workers: 4,
+            worker_cpus: Vec::new(),
+            restrict: true,
+        }
+    }
+}
+
+/// What the ring got, for the start-up report.
+#[derive(Clone, Debug)]
+pub struct RingReport {
+    pub core: CoreReport,
+    pub buffers: BuffersReport,
+}
+
+/// Counters of the whole ring since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingCounters {
+    /// Receives that ended because no buffer was free.
+    pub out_of_buffers: u64,
+    /// Receives armed, the first time included.
+    pub armed: u64,
+    /// Completions whose bytes were not what the kernel's interface promises; dropped.
+    pub malformed: u64,
+    /// Receives found dead and armed again.
+    pub revived: u64,
+}
+
+/// Something that completed.
+#[derive(Debug)]
+pub enum Event<'a> {
+    Datagram(Datagram<'a>),
+    /// `result`: bytes written, which may be fewer than asked for, or −errno.
+    Written {
+        token: u64,
+        result: i32,
+    },
+    /// `result`: 0, or −errno. After a failure never sync that file again: the kernel may have dropped the data.
+    Synced {
+        token: u64,
+        result: i32,
+    },
+    /// Some thread used the waker, once or more often.
+    Woken,
+    /// Receiving on this socket failed; it is tried again by `check_liveness`.
+    ReceiveFailed {
+        socket: u16,
+        errno: i32,
+    },
+}
+
+/// What the receiver of an event wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    Continue,
+    /// As `Ring::pause`, from the next datagram on.
+    Pause,
+}
+
+/// See the module's text.
+pub struct Ring {
+    // The four that the kernel may still be using when this is dropped: see Drop.
+    core: ManuallyDrop<Core>,
+    buffers: ManuallyDrop<Buffers>,
+    flights: ManuallyDrop<Flights>,
+    header: ManuallyDrop<RecvHeader>,
+    wake: ManuallyDrop<Box<WakeWord>>,
+    waker: Waker,
+    wake_armed: bool,
+    receivers: Vec<Receiver>,
+    /// Completions of receives put aside while paused, in order.
+    held: VecDeque<Held>,
+    paused: bool,
+    stopping: bool,
+    /// Some receiver may be in another state than it should be.
+    unsettled: bool,
+    /// Cancellations whose completion is not in yet.
+    cancels: u32,
+    counters: RingCounters,
+}
+
+/// A completion of a receive that brought bytes.
+#[derive(Clone, Copy)]
+struct Held {
+    socket: u16,
+    /// The buffer its bytes are in.
+    id: u16,
+    result: i32,
+    flags: u32,
+}
+
+/// Where the kernel puts the eventfd's counter. Nothing reads it.
+struct WakeWord(std::cell::UnsafeCell<u64>);
+
+/// What an operation is, packed into its user data: kind, index, generation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Tag {
+    Receive {
+        socket: u16,
+        generation: u32,
+    },
+    Cancel {
+        socket: u16,
+    },
+    Flight {
+        index: u16,
+    },
+    Wake,
+    /// Drop's last resort.
+    CancelAll,
+}
+
+impl Tag {
+    fn pack(self) -> u64 {
+        let pack = |kind: u64, index: u16, generation: u32| {
+            kind << 56 | u64::from(index) << 32 | u64::from(generation)
+        };
+        match self {
+            Tag::Receive { socket, generation } => pack(1, socket, generation),
+            Tag::Cancel { socket } => pack(2, socket, 0),
+            Tag::Flight { index } => pack(3, index, 0),
+            Tag::Wake => pack(4, 0, 0),
+            Tag::CancelAll => pack(5, 0, 0),
+        }
+    }
+
+    fn unpack(user_data: u64) -> Tag {
+        let index = (user_data >> 32) as u16;
+        match user_data >> 56 {
+            1 => Tag::Receive {
+                socket: index,
+                generation: user_data as u32,
+            },
+            2 => Tag::Cancel { socket: index },
+            3 => Tag::Flight { index },
+            4 => Tag::Wake,
+            _ => Tag::CancelAll,
+        }
+    }
+}
+
+impl Ring {
+    /// Makes the ring on the calling thread, which must be the shard's. Receiving begins with `resume`.
+    pub fn new(options: &RingOptions, waker: &Waker) -> io::Result<Ring> {
+        let core_options = CoreOptions {
+            entries: options.entries,
+            completions: options.completions,
+            workers: options.workers,
+            worker_cpus: options.worker_cpus.clone(),
+            restrict: options.restrict,
+        };
+        let mut core = Core::new(&core_options)?;
+        let buffers = Buffers::new(
+            core.raw_fd(),
+            options.buffers,
+            options.receive_bytes,
+            options.lock,
+        )?;
+        core.enable(&core_options)?;
+        let mut ring = Ring {
+            core: ManuallyDrop::new(core),
+            buffers: ManuallyDrop::new(buffers),
+            flights: ManuallyDrop::new(Flights::new(options.flights)),
+            header: ManuallyDrop::new(RecvHeader::new()),
+            wake: ManuallyDrop::new(Box::new(WakeWord(std::cell::UnsafeCell::new(0)))),
+            waker: waker.clone(),
+            wake_armed: false,
+            receivers: Vec::new(),
+            held: VecDeque::with_capacity(options.completions as usize),
+            paused: true,
+            stopping: false,
+            unsettled: true,
+            cancels: 0,
+            counters: RingCounters::default(),
+        };
+        ring.settle()?;
+        Ok(ring)
+    }
+
+    pub fn report(&self) -> RingReport {
+        RingReport {
+            core: self.core.report.clone(),
+            buffers: self.buffers.report(),
+        }
+    }
+
+    pub fn counters(&self) -> RingCounters {
+        self.counters
+    }
+
+    /// Adds a socket to receive from; its index is what `Datagram::socket` says. Received from once resumed.
+    ///
+    /// # Panics
+    /// With more than 65,535 sockets.
+    pub fn add_socket(&mut self, socket: UdpSocket) -> u16 {
+        let index = u16::try_from(self.receivers.len()).expect("a shard has one socket per listen address");
+        self.receivers.push(Receiver::new(socket));
+        self.unsettled = true;
+        index
+    }
+
+    /// Starts receiving, or starts again after `pause`. What was put aside is handed over first.
+    pub fn resume(&mut self) {
+        self.paused = false;
+        self.unsettled = true;
+    }
+
+    /// Hands over no more datagrams until `resume`: they stay in the receive buffers, then in the sockets' buffers,
+    /// then the kernel drops them. Other events go on.
+    pub fn pause(&mut self) {
+        self.paused = true;
+        self.unsettled = true;
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Takes nothing more from the sockets, for good. What was taken already is still handed over: go on with `wait`
+    /// and `drain` until `is_receiving` is false.
+    pub fn stop_receiving(&mut self) {
+        self.stopping = true;
+        self.unsettled = true;
+    }
+
+    /// Whether datagrams may still come: a receive is armed, or some are put aside.
+    pub fn is_receiving(&self) -> bool {
+        !self.held.is_empty() || self.receivers.iter().any(|r| r.armed) || !(self.stopping || self.paused)
+    }
+
+    /// Whether the last `wait` and its `drain` brought datagrams from this socket.
+    pub fn progressed(&self, socket: u16) -> bool {
+        self.receivers
+            .get(usize::from(socket))
+            .is_some_and(|receiver| receiver.fresh)
+    }
+
+    pub fn socket_counters(&self, socket: u16) -> SocketCounters {
+        self.receivers
+            .get(usize::from(socket))
+            .map(|receiver| receiver.counters())
+            .unwrap_or_default()
+    }
+
+    /// Submits what is queued and waits for completions: up to `min_wait_us` for a good batch of them, then for a
+    /// single one; returns after `timeout_us` at the latest, or at a signal. Does not wait if some are ready.
+    ///
+    /// Waiting longer at first makes moderate load cheap, and delays every event by as much.
+    pub fn wait(&mut self, min_wait_us: u32, timeout_us: u64) -> io::Result<()> {
+        for receiver in &mut self.receivers {
+            receiver.fresh = false;
+        }
+        self.settle()?;
+        let deliverable = !self.held.is_empty() && !self.paused;
+        if self.core.ready() > 0 || deliverable {
+            return if self.core.needs_enter() {
+                self.core.submit()
+            } else {
+                Ok(())
+            };
+        }
+        self.core.wait(BATCH, min_wait_us, timeout_us)
+    }
+
+    /// Submits what is queued, without waiting.
+    pub fn submit(&mut self) -> io::Result<()> {
+        self.settle()?;
+        self.core.submit()
+    }
+
+    /// Hands over what completed, in the kernel's order, until nothing is ready or about `limit` events were
+    /// handed over (a started batch of 64 is finished). Returns how many completions were looked at.
+    pub fn drain(&mut self, limit: usize, mut on: impl FnMut(Event<'_>) -> Flow) -> io::Result<usize> {
+        let mut seen = 0;
+        while !self.paused && seen < limit {
+            let Some(held) = self.held.pop_front() else { break };
+            if self.received(held, &mut on) == Flow::Pause {
+                self.pause();
+            }
+            seen += 1;
+        }
+        let mut batch = [Completion::default(); BATCH];
+        while seen < limit {
+            let taken = self.core.take(&mut batch);
+            if taken == 0 {
+                break;
+            }
+            for &completion in &batch[..taken] {
+                self.dispatch(completion, &mut on);
+            }
+            seen += taken;
+        }
+        self.settle()?;
+        Ok(seen)
+    }
+
+    fn dispatch(&mut self, completion: Completion, on: &mut impl FnMut(Event<'_>) -> Flow) {
+        let flow = match Tag::unpack(completion.user_data) {
+            Tag::Receive { socket, generation } => {
+                let Completion { result, flags, .. } = completion;
+                let mut flow = Flow::Continue;
+                if let Some(id) = cqueue::buffer_select(flags) {
+                    if self.paused {
+                        self.held.push_back(Held {
+                            socket,
+                            id,
+                            result,
+                            flags,
+                        });
+                    } else {
+                        flow = self.received(
+                            Held {
+                                socket,
+                                id,
+                                result,
+                                flags,
+                            },
+                            on,
+                        );
+                    }
+                }
+                if !cqueue::more(flags) {
+                    self.ended(socket, generation, result, on);
+                }
+                flow
+            }
+            Tag::Flight { index } => {
+                let Some(event) = self.flights.complete(index, completion.result) else {
+                    return;
+                };
+                on(event)
+            }
+            Tag::Wake => {
+                self.wake_armed = false;
+                self.unsettled = true;
+                on(Event::Woken)
+            }
+            Tag::Cancel { socket } => {
+                self.cancels -= 1;
+                if let Some(receiver) = self.receivers.get_mut(usize::from(socket)) {
+                    receiver.cancelled(completion.result);
+                }
+                self.unsettled = true;
+                return;
+            }
+            Tag::CancelAll => return,
+        };
+        if flow == Flow::Pause {
+            self.pause();
+        }
+    }
+
+    /// Hands over what one completion of a receive brought, and gives its buffer back when it was the last.
+    fn received(&mut self, held: Held, on: &mut impl FnMut(Event<'_>) -> Flow) -> Flow {
+        let Held {
+            socket,
+            id,
+            result,
+            flags,
+        } = held;
+        let receiver = self
+            .receivers
+            .get_mut(usize::from(socket))
+            .expect("tags name sockets that were added");
+        let len = usize::try_from(result).unwrap_or(0);
+        let start = self.buffers.consumed(id, len);
+        let parsed = start.and_then(|start| datagram::parse(self.buffers.slice(id, start, len)));
+        let flow = match parsed {
+            Some(parsed) => on(Event::Datagram(receiver.datagram(socket, &parsed))),
+            None => {
+                self.counters.malformed += 1;
+                Flow::Continue
+            }
+        };
+        if !(self.buffers.report().incremental && cqueue::buffer_more(flags)) {
+            if !self.core.report.has(DEFER_TASKRUN) {
+                // The kernel may write at any time: this is the last moment to wipe safely.
+                self.buffers.wipe_one(id);
+            }
+            self.buffers.recycle(id);
+        }
+        flow
+    }
+
+    /// A receive ended: by itself (no buffer, no room for completions), by cancellation, or by an error.
+    fn ended(&mut self, socket: u16, generation: u32, result: i32, on: &mut impl FnMut(Event<'_>) -> Flow) {
+        let receiver = self
+            .receivers
+            .get_mut(usize::from(socket))
+            .expect("tags name sockets that were added");
+        if !receiver.ended(generation) {
+            return;
+        }
+        self.unsettled = true;
+        match -result {
+            libc::ENOBUFS => self.counters.out_of_buffers += 1,
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
+            errno if errno > 0 => {
+                receiver.failed = true;
+                on(Event::ReceiveFailed { socket, errno });
+            }
+            _ => {}
+        }
+    }
+
+    /// Brings every receiver, and the wake-up read, into the state it should be in.
+    fn settle(&mut self) -> io::Result<()> {
+        if !self.unsettled {
+            return Ok(());
+        }
+        self.unsettled = false;
+        self.arm_wake()?;
+        let wanted = !self.paused && !self.stopping;
+        for index in 0..self.receivers.len() {
+            let receiver = &self.receivers[index];
+            let (armed, cancelling, failed) = (receiver.armed, receiver.cancelling, receiver.failed);
+            let done = match (wanted, armed) {
+                (true, false) if !failed => self.arm(index)?,
+                (false, true) if !cancelling => self.cancel(index)?,
+                _ => true,
+            };
+            self.unsettled |= !done;
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self, index: usize) -> io::Result<bool> {
+        let receiver = &mut self.receivers[index];
+        let generation = receiver.generation.wrapping_add(1);
+        let tag = Tag::Receive {
+            socket: index as u16,
+            generation,
+        };
+        let fd = types::Fd(receiver.socket.as_raw_fd());
+        let entry = opcode::RecvMsgMulti::new(fd, self.header.as_ptr(), super::buffers::GROUP);
+        // SAFETY: the header is boxed and kept, or leaked, with the ring; the socket is owned by the receiver,
+        // which is dropped after the ring has quiesced. The buffers the kernel picks belong to `buffers`.
+        let pushed = unsafe { self.core.push(&entry.build().user_data(tag.pack())) }?;
+        if pushed {
+            receiver.generation = generation;
+            receiver.armed = true;
+            self.counters.armed += 1;
+        }
+        Ok(pushed)
+    }
+
+    fn cancel(&mut self, index: usize) -> io::Result<bool> {
+        let socket = index as u16;
+        let receiver = &mut self.receivers[index];
+        let target = Tag::Receive {
+            socket,
+            generation: receiver.generation,
+        }
+        .pack();
+        let entry = opcode::AsyncCancel::new(target)
+            .build()
+            .user_data(Tag::Cancel { socket }.pack());
+        // SAFETY: a cancellation points to nothing.
+        let pushed = unsafe { self.core.push(&entry) }?;
+        if pushed {
+            receiver.cancelling = true;
+            self.cancels += 1;
+        }
+        Ok(pushed)
+    }
+
+    fn arm_wake(&mut self) -> io::Result<()> {
+        if self.wake_armed {
+            return Ok(());
+        }
+        let fd = types::Fd(self.waker.fd().as_raw_fd());
+        let entry = opcode::Read::new(fd, self.wake.0.get().cast(), size_of::<u64>() as u32).offset(u64::MAX);
+        // SAFETY: the word is boxed and kept, or leaked, with the ring, and never read or lent; the descriptor is
+        // kept open by our clone of the waker.
+        self.wake_armed = unsafe { self.core.push(&entry.build().user_data(Tag::Wake.pack())) }?;
+        self.unsettled |= !self.wake_armed;
+        Ok(())
+    }
+
+    /// Room for one more write or sync.
+    pub fn has_room(&self) -> bool {
+        self.flights.has_room()
+    }
+
+    /// Writes and syncs in flight.
+    pub fn in_flight(&self) -> usize {
+        self.flights.in_flight()
+    }
+
+    /// Queues one gathered write of `spans` of `region`, in order, to `file` at `offset`; ends with
+    /// `Event::Written`. For O_DIRECT all offsets and lengths are multiples of 4096. Submitted by the next `wait`.
+    ///
+    /// The ring keeps file and memory alive; the caller keeps the spans' bytes unchanged until the event.
+    ///
+    /// # Panics
+    /// If a span lies outside the region, or there are none or more than `SPANS_MAX`.
+    pub fn write(
+        &mut self,
+        file: &Arc<File>,
+        offset: u64,
+        region: &Region,
+        spans: impl IntoIterator<Item = Span>,
+        token: u64,
+    ) -> Result<(), Busy> {
+        let flight = self.flights.write(file, region, spans, token)?;
+        let fd = types::Fd(file.as_raw_fd());
+        let entry = opcode::Writev::new(fd, flight.iovecs, flight.iovec_count).offset(offset);
+        let entry = entry
+            .build()
+            .user_data(Tag::Flight { index: flight.index }.pack());
+        // SAFETY: the flight owns iovecs, memory and file until `complete`, or is leaked with the ring.
+        let pushed = unsafe { self.core.push(&entry) };
+        self.flights.settle(flight.index, pushed)
+    }
+
+    /// Queues an fdatasync; ends with `Event::Synced`. It covers the writes whose `Event::Written` came before
+    /// this call, and no others.
+    pub fn sync(&mut self, file: &Arc<File>, token: u64) -> Result<(), Busy> {
+        let index = self.flights.sync(file, token)?;
+        let fd = types::Fd(file.as_raw_fd());
+        let entry = opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC);
+        let entry = entry.build().user_data(Tag::Flight { index }.pack());
+        // SAFETY: the flight owns the file until `complete`, or is leaked with the ring.
+        let pushed = unsafe { self.core.push(&entry) };
+        self.flights.settle(index, pushed)
+    }
+
+    /// To be called about once a second: tries failed sockets again, and revives a receive that the kernel
+    /// has lost (armed, silent since the last call, though its socket holds data).
+    pub fn check_liveness(&mut self) -> io::Result<()> {
+        for index in 0..self.receivers.len() {
+            let receiver = &mut self.receivers[index];
+            receiver.failed = false;
+            let silent = receiver.silent_since_check();
+            if receiver.armed && receiver.lost {
+                // Cancelled without being found, and no end came since: there is no such operation any more.
+                receiver.revive();
+                self.counters.revived += 1;
+            } else if receiver.armed && silent && !receiver.cancelling && !self.paused {
+                let waiting =
+                    socket_memory(receiver.socket.as_fd()).is_ok_and(|memory| memory.queued_bytes > 0);
+                if waiting {
+                    self.cancel(index)?;
+                }
+            }
+        }
+        self.unsettled = true;
+        self.settle()
+    }
+
+    /// Overwrites received data that was handed over and is no longer needed, wherever the kernel is certainly not
+    /// writing. Meant for a shard that has been idle for a second, and for the end. Returns how many bytes.
+    pub fn wipe_idle(&mut self) -> usize {
+        let still =
+            self.core.report.has(DEFER_TASKRUN) || !self.receivers.iter().any(|receiver| receiver.armed);
+        let taken = self.core.ready() == 0 && !self.core.overflowed() && self.held.is_empty();
+        // SAFETY: `still` and `taken` are the two facts that `wipe` asks for.
+        unsafe { self.buffers.wipe(still && taken) }
+    }
+
+    /// Cancels everything and takes completions until none is missing. `false` if some still are after 5 s, which
+    /// is longer than any disk that still answers takes.
+    fn quiesce(&mut self) -> bool {
+        self.stop_receiving();
+        self.resume();
+        while let Some(held) = self.held.pop_front() {
+            self.received(held, &mut |_| Flow::Continue);
+        }
+        let mut cancelled_wake = false;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline {
+            if self.settle().is_err() {
+                return false;
+            }
+            if self.wake_armed && !cancelled_wake {
+                let entry = opcode::AsyncCancel::new(Tag::Wake.pack())
+                    .build()
+                    .user_data(Tag::CancelAll.pack());
+                // SAFETY: a cancellation points to nothing.
+                cancelled_wake = unsafe { self.core.push(&entry) }.unwrap_or(false);
+            }
+            if self.core.wait(1, 0, 20_000).is_err() {
+                return false;
+            }
+            let mut batch = [Completion::default(); BATCH];
+            loop {
+                let taken = self.core.take(&mut batch);
+                for &completion in &batch[..taken] {
+                    match Tag::unpack(completion.user_data) {
+                        Tag::Wake => self.wake_armed = false,
+                        _ => self.dispatch(completion, &mut |_| Flow::Continue),
+                    }
+                }
+                if taken == 0 {
+                    break;
+                }
+            }
+            let receiving = self.receivers.iter().any(|receiver| receiver.armed);
+            if !receiving && !self.wake_armed && self.flights.in_flight() == 0 && self.cancels == 0 {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if !self.quiesce() {
+            // The kernel may still read or write what these own. They stay mapped for the life of the process.
+            std::mem::forget(std::mem::take(&mut self.receivers));
+            std::mem::forget(self.waker.clone());
+            return;
+        }
+        // SAFETY: each is dropped once, here, and not used after. The core first: closing the ring ends the kernel's
+        // use of the buffer ring's entries.
+        unsafe {
+            ManuallyDrop::drop(&mut self.core);
+            ManuallyDrop::drop(&mut self.buffers);
+            ManuallyDrop::drop(&mut self.flights);
+            ManuallyDrop::drop(&mut self.header);
+            ManuallyDrop::drop(&mut self.wake);
+        }
+    }
+}
