@@ -128,6 +128,16 @@ pub struct Account {
     pub restarts: u64,
 }
 
+impl Account {
+    /// Adds another account to this one.
+    pub fn merge(&mut self, other: &Account) {
+        self.lost += other.lost;
+        self.duplicates += other.duplicates;
+        self.reordered += other.reordered;
+        self.restarts += other.restarts;
+    }
+}
+
 /// One stream at the end of a run, or in a snapshot. Holds no name: a stream is told by its SSRC and shard.
 #[derive(Clone, Debug, Default)]
 pub struct StreamLedger {
@@ -212,5 +222,71 @@ impl Snapshot {
             durable_latency_us: Histogram::new_with_bounds(1, 600_000_000, 3)
                 .expect("1 < 600,000,000 and 3 digits are within hdrhistogram's limits"),
         }
+    }
+
+    /// Becomes a copy of `other` without allocating.
+    pub fn copy_from(&mut self, other: &Snapshot) {
+        // Every field by name: a new one is an error here, not a figure that stays behind.
+        let Snapshot {
+            shard,
+            streams,
+            received,
+            received_bytes,
+            stored,
+            stored_bytes,
+            dropped,
+            account,
+            rehomed,
+            kernel_drop_batches,
+            chunks,
+            written_bytes,
+            segments,
+            segments_retired,
+            pool_buffers,
+            pool_free,
+            paused,
+            durable_latency_us,
+        } = other;
+        self.shard = *shard;
+        self.streams = *streams;
+        self.received = *received;
+        self.received_bytes = *received_bytes;
+        self.stored = *stored;
+        self.stored_bytes = *stored_bytes;
+        self.dropped = *dropped;
+        self.account = *account;
+        self.rehomed = *rehomed;
+        self.kernel_drop_batches = *kernel_drop_batches;
+        self.chunks = *chunks;
+        self.written_bytes = *written_bytes;
+        self.segments = *segments;
+        self.segments_retired = *segments_retired;
+        self.pool_buffers = *pool_buffers;
+        self.pool_free = *pool_free;
+        self.paused = *paused;
+        let copied = self.durable_latency_us.set_to(durable_latency_us);
+        copied.expect("every snapshot's histogram has the bounds that new() gives it");
+    }
+
+    /// Adds another shard's figures to these; paused if either is.
+    pub fn merge(&mut self, other: &Snapshot) {
+        self.streams += other.streams;
+        self.received += other.received;
+        self.received_bytes += other.received_bytes;
+        self.stored += other.stored;
+        self.stored_bytes += other.stored_bytes;
+        self.dropped.merge(&other.dropped);
+        self.account.merge(&other.account);
+        self.rehomed += other.rehomed;
+        self.kernel_drop_batches += other.kernel_drop_batches;
+        self.chunks += other.chunks;
+        self.written_bytes += other.written_bytes;
+        self.segments += other.segments;
+        self.segments_retired += other.segments_retired;
+        self.pool_buffers += other.pool_buffers;
+        self.pool_free += other.pool_free;
+        self.paused |= other.paused;
+        let added = self.durable_latency_us.add(&other.durable_latency_us);
+        added.expect("every snapshot's histogram has the bounds that new() gives it");
     }
 }

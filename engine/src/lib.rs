@@ -9,6 +9,10 @@ pub mod stream;
 
 pub mod archive;
 
+pub mod metrics;
+
+pub mod control;
+
 pub mod config;
 
 pub mod cli;

@@ -1,0 +1,1 @@
+//! The figures of all shards, added up and made readable.
