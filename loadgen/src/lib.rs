@@ -1,13 +1,38 @@
 //! A fleet of RTP cameras that says exactly what it sent.
 //!
-//! The path of a packet: the [`clip`] is cut into frames, [`packetize`]d once, laid out in time as a [`program`]; each
-//! [`camera`] walks it with its own sequence, timestamps and [`mark`].
+//! The path of a packet: the [`clip`] is cut into frames, [`packetize`]d once and laid out in time as a [`program`]; each
+//! [`camera`] walks it with its own sequence, timestamps and [`mark`]; the [`schedule`] says whose turn it is; [`send`]
+//! hands batches to the kernel; the [`fleet`] counts what left and the [`sentlog`] keeps its hashes, with which
+//! [`compare`] matches what was stored.
+//!
+//! The load is open-loop: when a packet is due follows from the [`spec`] alone, and a late generator shows as lateness
+//! in the [`report`], never as a smaller load.
 
 #![forbid(unsafe_code)]
 
-pub mod camera;
+pub mod spec;
+
 pub mod clip;
-pub mod mark;
 pub mod packetize;
 pub mod program;
+
+pub mod camera;
+pub mod mark;
 pub mod rtp;
+pub mod sdp;
+
+pub mod fleet;
+pub mod report;
+pub mod schedule;
+pub mod send;
+
+pub mod compare;
+pub mod sentlog;
+
+pub mod cli;
+
+pub use clip::Clip;
+pub use fleet::{Control, FleetError, run};
+pub use report::FleetReport;
+pub use sentlog::{Lane, SentLog};
+pub use spec::FleetSpec;
