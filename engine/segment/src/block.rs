@@ -253,6 +253,11 @@ impl Header {
         }
     }
 
+    /// Bytes of the whole block that a body of `body_len` bytes makes.
+    pub fn total_len_for(block_type: BlockType, body_len: usize) -> usize {
+        (block_type.header_len() + body_len).next_multiple_of(BLOCK_ALIGN)
+    }
+
     pub fn is_critical(&self) -> bool {
         self.flags & FLAG_CRITICAL != 0
     }

@@ -6,8 +6,8 @@
 mod checkpoint;
 mod chunk;
 mod footer;
-mod index;
-mod key;
+pub(crate) mod index;
+pub(crate) mod key;
 mod origin;
 mod segment;
 mod stream;

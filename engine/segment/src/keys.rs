@@ -76,7 +76,7 @@ impl StreamSecret {
 
 /// H_n: by which a customer finds their entry in the n-th segment of a run and shard without trying them all,
 /// and by which nobody else learns that two entries are of one customer.
-#[derive(Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Hint([u8; 32]);
 
 impl Hint {

@@ -4,7 +4,7 @@
 //! is in the clear is only what scrubbing, recovery and verification need without a key.
 //!
 //! Modules stand in the order in which a segment comes to be: names ([`ids`]), bytes ([`block`], [`body`],
-//! [`record`]), proofs ([`merkle`], [`node`]), keys ([`identity`], [`keys`], [`cipher`]), and the `writer` that
+//! [`record`]), proofs ([`merkle`], [`node`]), keys ([`identity`], [`keys`], [`cipher`]), and the [`writer`] that
 //! ties them.
 //!
 //! Invariants of the whole crate: no clock, no files, no threads, no unsafe. All numbers on disk are
@@ -28,6 +28,8 @@ pub mod random;
 pub mod cipher;
 pub mod identity;
 pub mod keys;
+
+pub mod writer;
 
 pub mod source;
 

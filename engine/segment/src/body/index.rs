@@ -107,8 +107,11 @@ pub struct IndexBody {
 }
 
 impl IndexBody {
+    /// Bytes before the first row.
+    pub const HEAD_LEN: usize = at::SIZE;
+
     /// Rows of `row_len` bytes that one block holds: (1 MiB − 128 − 16) ÷ row_len, 21,842 chunk rows.
-    pub const fn rows_per_block(row_len: usize) -> usize {
+    pub(crate) const fn rows_per_block(row_len: usize) -> usize {
         (MAX_BLOCK_LEN - HEADER_LEN - at::SIZE) / row_len
     }
 
