@@ -1,7 +1,6 @@
 //! Harborseal's engine. Modules stand in the order in which a packet meets them.
 
 pub mod ledger;
-pub mod port;
 pub mod text;
 
 pub mod uring;

@@ -57,7 +57,7 @@ impl SegmentSecret {
 }
 
 /// K_st: what opens one stream in one segment. A grant hands it over.
-#[derive(Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct StreamSecret([u8; 32]);
 
 impl StreamSecret {

@@ -33,5 +33,12 @@ pub mod writer;
 
 pub mod source;
 
+pub mod scan;
+
+pub mod head;
+pub mod open;
+
+pub mod reader;
+
 pub use block::{BlockType, Header};
 pub use ids::{NodeId, RunId, SegmentId, StreamId};

@@ -1,3 +1,5 @@
 //! The control plane: what runs beside the shards and never in their way.
 
-pub use crate::port::{Durable, Inbox, ShardPort, Stray, connect};
+mod port;
+
+pub use port::{Durable, Inbox, ShardPort, Stray, connect};

@@ -1,0 +1,293 @@
+//! Opening what is for one identity: its slots, its streams, their chunks, the packets in them.
+//!
+//! Nothing is opened before its stream's commitment was checked, and nothing is handed out that did not authenticate whole.
+//! Every type here that holds a key is wiped when dropped and cannot be printed.
+
+use std::collections::HashMap;
+
+use zeroize::Zeroizing;
+
+use crate::block::{BlockType, Header};
+use crate::body::{BodyError, ChunkHead, KeyEntry, OriginBody, StreamInfo};
+use crate::cipher::OpenKey;
+use crate::identity::Identity;
+use crate::ids::{NodeId, RunId, SegmentId, StreamId};
+use crate::keys::{Hint, Secret, StreamKeys, unwrap};
+use crate::record::{RecordError, Records};
+use crate::scan::Block;
+
+/// Whose KEY entries are to be tried: the origin of a KEY block, as its SEGMENT block or an ORIGIN block tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The segment.
+    pub segment_id: SegmentId,
+    /// The node that wrote it.
+    pub node_id: NodeId,
+    /// With the shard, its chain.
+    pub run_id: RunId,
+    /// With the run, its chain.
+    pub shard: u32,
+    /// Its place in the chain.
+    pub chain_seq: u64,
+}
+
+impl From<&OriginBody> for Origin {
+    fn from(body: &OriginBody) -> Self {
+        Origin {
+            segment_id: body.segment_id,
+            node_id: body.node_id,
+            run_id: body.run_id,
+            shard: body.shard,
+            chain_seq: body.chain_seq,
+        }
+    }
+}
+
+/// An identity and what it has learned: H of every chain of which it has opened a segment.
+///
+/// Open the segments of a chain in the order of chain_seq. Then one of them costs a decapsulation per KEY entry, about a tenth of
+/// a millisecond each, and every later one a single decapsulation. In another order every one costs them all.
+pub struct Keyring {
+    identity: Identity,
+    chains: HashMap<(RunId, u32), Vec<KnownHint>>,
+}
+
+/// H_n of one slot of this identity, at chain_seq n.
+struct KnownHint {
+    chain_seq: u64,
+    hint: Hint,
+}
+
+/// A secret of this identity in one segment.
+pub struct Unlocked {
+    /// The slot it belongs to.
+    pub slot: u32,
+    /// What it opens: the slot's streams, or one of them.
+    pub secret: Secret,
+}
+
+impl Keyring {
+    /// A keyring that has not seen any segment.
+    pub fn new(identity: Identity) -> Self {
+        Keyring {
+            identity,
+            chains: HashMap::new(),
+        }
+    }
+
+    /// The identity.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Opens the entries that are for this identity. None at all is an ordinary answer.
+    ///
+    /// Where every known H of the chain finds its entry by hint, the other entries are not tried: a second slot for the same
+    /// identity that came up in the middle of a chain, beside the first, would be missed, and no writer makes one.
+    pub fn unlock(&mut self, origin: &Origin, entries: &[KeyEntry]) -> Vec<Unlocked> {
+        let mut unlocked = Vec::new();
+        let mut tried = vec![false; entries.len()];
+        let known = self.chains.entry((origin.run_id, origin.shard)).or_default();
+        let mut missing = known.is_empty();
+        for hint in known.iter_mut() {
+            let found = hint
+                .at(origin)
+                .and_then(|hint| entries.iter().position(|entry| entry.hint == hint));
+            let secret = found.and_then(|at| {
+                tried[at] = true;
+                unwrap(&self.identity, &entries[at], &origin.node_id, &origin.segment_id).ok()
+            });
+            match (found, secret) {
+                (Some(at), Some(opened)) => unlocked.push(Unlocked {
+                    slot: entries[at].slot,
+                    secret: opened.secret,
+                }),
+                _ => missing = true,
+            }
+        }
+        if missing {
+            for (entry, _) in entries.iter().zip(&tried).filter(|(_, tried)| !**tried) {
+                // Most entries are for others. One of an unknown suite is for somebody with a newer reader, and one that
+                // opens to nonsense opens nothing.
+                let Ok(opened) = unwrap(&self.identity, entry, &origin.node_id, &origin.segment_id) else {
+                    continue;
+                };
+                known.push(KnownHint {
+                    chain_seq: origin.chain_seq,
+                    hint: opened.hint,
+                });
+                unlocked.push(Unlocked {
+                    slot: entry.slot,
+                    secret: opened.secret,
+                });
+            }
+        }
+        unlocked
+    }
+}
+
+impl KnownHint {
+    /// The hint in `origin`'s entry, H turned forward to it; `None` if H has gone past it, for there is no way back.
+    fn at(&mut self, origin: &Origin) -> Option<[u8; 16]> {
+        // A chain_seq from a forged header must not turn it for years: a node that rotates every second for a year makes 2^25.
+        const FAR: u64 = 1 << 25;
+        let steps = origin
+            .chain_seq
+            .checked_sub(self.chain_seq)
+            .filter(|steps| *steps <= FAR)?;
+        for _ in 0..steps {
+            self.hint.ratchet();
+        }
+        self.chain_seq = origin.chain_seq;
+        Some(self.hint.for_segment(&origin.segment_id))
+    }
+}
+
+/// Why something of this identity's own does not open.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The STREAM block commits to another key than the KEY entry gives.
+    #[error("the stream's key is not the one its STREAM block commits to")]
+    Commitment,
+    /// The ciphertext, or a header field that it authenticates, was changed.
+    #[error("the {0} does not authenticate under its stream's key")]
+    NotAuthentic(&'static str),
+    /// It opened, but not to what the format says.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// It opened, but its records do not.
+    #[error(transparent)]
+    Records(#[from] RecordError),
+    /// It opened, but not to as many packets as it says.
+    #[error("the CHUNK says {stated} packets and holds {found}")]
+    PacketCount {
+        /// By its head.
+        stated: u32,
+        /// By its records.
+        found: usize,
+    },
+}
+
+/// A stream of this identity in one segment of origin, with its key.
+pub struct OpenStream {
+    /// The segment its chunks were first written to. A copy of them elsewhere is the same stream.
+    pub origin: SegmentId,
+    /// Its random name there.
+    pub stream_id: StreamId,
+    /// Its customer's slot there.
+    pub slot: u32,
+    /// Which camera and media it is.
+    pub info: StreamInfo,
+    /// What a grant for it hands over, and what the chunks' key comes from.
+    pub keys: StreamKeys,
+    key: OpenKey,
+}
+
+impl OpenStream {
+    /// Opens a STREAM block with the secrets of its origin; `None` if none of them is for it.
+    pub fn open(block: &Block<'_>, secrets: &[Unlocked]) -> Option<Result<Self, OpenError>> {
+        let header = &block.header;
+        let keys = secrets.iter().find_map(|unlocked| match &unlocked.secret {
+            Secret::Customer(secret) if unlocked.slot == header.key_slot => {
+                Some(StreamKeys::derive(&header.segment_id, secret, &header.stream_id))
+            }
+            Secret::Stream(stream_id, secret) if *stream_id == header.stream_id => {
+                Some(StreamKeys::from_secret(secret.clone()))
+            }
+            _ => None,
+        })?;
+        Some(Self::open_with(block, keys))
+    }
+
+    /// Opens a STREAM block with its keys.
+    pub fn open_with(block: &Block<'_>, keys: StreamKeys) -> Result<Self, OpenError> {
+        let header = &block.header;
+        if !keys.matches(header.extension(block.bytes)) {
+            return Err(OpenError::Commitment);
+        }
+        let key = keys.open_key();
+        let mut bytes = Zeroizing::new(block.bytes.to_vec());
+        let text = key
+            .open_block(header, &mut bytes)
+            .map_err(|_| OpenError::NotAuthentic("STREAM"))?;
+        let info = StreamInfo::parse(text)?;
+        Ok(OpenStream {
+            origin: header.segment_id,
+            stream_id: header.stream_id,
+            slot: header.key_slot,
+            info,
+            keys,
+            key,
+        })
+    }
+
+    /// Whether a CHUNK with this header is one of this stream.
+    pub fn owns(&self, header: &Header) -> bool {
+        header.block_type == BlockType::Chunk
+            && header.segment_id == self.origin
+            && header.stream_id == self.stream_id
+    }
+
+    /// Opens one of its CHUNKs: `bytes` is the whole block, whose header and CRCs were checked.
+    pub fn open_chunk(&self, header: &Header, mut bytes: Zeroizing<Vec<u8>>) -> Result<OpenChunk, OpenError> {
+        let opened = self.key.open_block(header, &mut bytes);
+        let text = opened.map_err(|_| OpenError::NotAuthentic("CHUNK"))?;
+        let head = ChunkHead::parse(text)?;
+        let mut found = 0;
+        for record in Records::new(text) {
+            record?;
+            found += 1;
+        }
+        if found != head.packet_count as usize {
+            let stated = head.packet_count;
+            return Err(OpenError::PacketCount { stated, found });
+        }
+        Ok(OpenChunk {
+            head,
+            block_no: header.block_no,
+            stream_seq: header.stream_seq,
+            body: usize::from(header.header_len)..header.body_end(),
+            bytes,
+        })
+    }
+}
+
+/// An opened chunk: authentic, and parsed to its end.
+pub struct OpenChunk {
+    /// Its first 32 bytes: arrival of the first packet, counts, losses.
+    pub head: ChunkHead,
+    /// Its number in its segment of origin.
+    pub block_no: u64,
+    /// Its number in its stream and segment of origin.
+    pub stream_seq: u64,
+    bytes: Zeroizing<Vec<u8>>,
+    body: std::ops::Range<usize>,
+}
+
+impl OpenChunk {
+    /// Its packets, in the order of arrival.
+    pub fn packets(&self) -> impl Iterator<Item = Packet<'_>> {
+        let base_ns = self.head.base_ns;
+        let records = Records::new(&self.bytes[self.body.clone()]);
+        records.map(move |record| {
+            let record = record.expect("the records were parsed to their end when the chunk was opened");
+            Packet {
+                // A forged base near the end of time is the writer's lie, and no reason to stop.
+                arrival_ns: base_ns.saturating_add(1000 * u64::from(record.arrival_delta_us)),
+                rtcp: record.rtcp,
+                bytes: record.packet,
+            }
+        })
+    }
+}
+
+/// One RTP or RTCP packet as it was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// When the recording machine's kernel received it: nanoseconds since 1970, to the microsecond.
+    pub arrival_ns: u64,
+    /// RTCP; else RTP.
+    pub rtcp: bool,
+    /// The packet.
+    pub bytes: &'a [u8],
+}

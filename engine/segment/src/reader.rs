@@ -1,0 +1,459 @@
+//! A segment as a reader sees it: its tables, and through them the streams and chunks of one identity.
+//!
+//! A closed segment is read through its footer: one read of the tail, the stream and key tables, then only the blocks that are asked
+//! for. The index is never believed, only followed: every block it leads to is checked like any other, and where it leads astray,
+//! or where there is no footer, the blocks are found by scanning.
+
+use zeroize::Zeroizing;
+
+use crate::block::{BLOCK_ALIGN, BlockType, Header, MAX_BLOCK_LEN, SEGMENT_PREFIX_LEN, parse_block};
+use crate::body::{
+    ChunkRow, FOOTER_RECOVERED, FooterBody, IndexBody, IndexRows, KeyBody, KeyEntry, OriginBody, StreamRow,
+};
+use crate::head::Head;
+use crate::ids::SegmentId;
+use crate::open::{Keyring, OpenChunk, OpenError, OpenStream, Origin, Unlocked};
+use crate::scan::{Block, Gap, Item, ReadError, Scanner, read_naming_the_page};
+use crate::source::Source;
+use crate::writer::Tables;
+
+const ALIGN: u64 = BLOCK_ALIGN as u64;
+
+/// How far a segment has got in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No footer: being written, or left by a crash.
+    Open,
+    /// Closed by its writer.
+    Sealed,
+    /// Closed by recovery.
+    Recovered,
+}
+
+impl State {
+    /// The word for it in listings and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Open => "open",
+            State::Sealed => "sealed",
+            State::Recovered => "recovered",
+        }
+    }
+}
+
+/// A segment, its head and its tables.
+pub struct Segment<S> {
+    source: S,
+    head: Head,
+    footer: Option<FooterBody>,
+    /// Streams and keys; chunks only if the segment was scanned.
+    tables: Tables,
+    origins: Vec<Origin>,
+    scanned: bool,
+    gaps: Vec<Gap>,
+}
+
+/// Why an identity gets nothing, or not all, of a segment.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The segment could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// No KEY entry opens with this identity.
+    #[error("nothing here is for this identity")]
+    NothingForIdentity,
+    /// Chunks of the stream that are not in this file, told by a jump of stream_seq.
+    #[error("{count} chunks of the stream are missing, from stream_seq {first} on")]
+    ChunksMissing {
+        /// The first missing stream_seq.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// Something of this identity's was changed.
+    #[error("at offset {offset}: {why}")]
+    Open {
+        /// Of the STREAM or CHUNK block.
+        offset: u64,
+        /// What does not hold.
+        why: OpenError,
+    },
+}
+
+/// The last 4096 bytes, if they are a whole FOOTER of this segment. Its claims are not checked here.
+pub fn read_footer<S: Source + ?Sized>(source: &S, head: &Head) -> Result<Option<FooterBody>, ReadError> {
+    let len = source.len();
+    if len < SEGMENT_PREFIX_LEN as u64 + ALIGN || !len.is_multiple_of(ALIGN) {
+        return Ok(None);
+    }
+    let mut tail = vec![0; BLOCK_ALIGN];
+    read_naming_the_page(&source, len - ALIGN, &mut tail)?;
+    Ok(parse_block(&tail)
+        .ok()
+        .filter(|header| header.block_type == BlockType::Footer && header.segment_id == head.id)
+        .and_then(|header| FooterBody::parse(header.body(&tail)).ok()))
+}
+
+impl<S: Source> Segment<S> {
+    /// Reads head, footer and tables; scans if there is no footer or its tables cannot be read.
+    pub fn open(source: S) -> Result<Self, ReadError> {
+        let head = Head::read(&source)?;
+        let footer = read_footer(&source, &head)?;
+        let mut segment = Segment {
+            source,
+            head,
+            footer,
+            tables: Tables::default(),
+            origins: Vec::new(),
+            scanned: false,
+            gaps: Vec::new(),
+        };
+        match footer {
+            Some(footer) if segment.load_tables(&footer).is_ok() => {}
+            _ => segment.scan()?,
+        }
+        Ok(segment)
+    }
+
+    /// What the SEGMENT block says.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// What the FOOTER says, in a closed segment.
+    pub fn footer(&self) -> Option<&FooterBody> {
+        self.footer.as_ref()
+    }
+
+    /// How far it has got.
+    pub fn state(&self) -> State {
+        match &self.footer {
+            None => State::Open,
+            Some(footer) if footer.flags & FOOTER_RECOVERED != 0 => State::Recovered,
+            Some(_) => State::Sealed,
+        }
+    }
+
+    /// The source it is read from.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// Its streams, in the order of their STREAM blocks.
+    pub fn streams(&self) -> &[StreamRow] {
+        &self.tables.streams
+    }
+
+    /// What a scan found between and behind the blocks; empty if the index was followed.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// Stream and key tables from the index. An error of any kind means: scan.
+    fn load_tables(&mut self, footer: &FooterBody) -> Result<(), ReadError> {
+        let mut tables = Tables::default();
+        self.index_rows(footer.streams_offset, footer.streams_len, |rows| match rows {
+            IndexRows::Streams(rows) => {
+                tables.streams.extend(rows);
+                true
+            }
+            _ => false,
+        })?;
+        self.index_rows(footer.keys_offset, footer.keys_len, |rows| match rows {
+            IndexRows::Keys(rows) => {
+                tables.keys.extend(rows);
+                true
+            }
+            _ => false,
+        })?;
+        self.tables = tables;
+        Ok(())
+    }
+
+    /// Feeds the tables in `len` bytes of INDEX blocks at `offset` to `take`, which refuses those of another kind.
+    fn index_rows(
+        &self,
+        offset: u64,
+        len: u64,
+        mut take: impl FnMut(IndexRows) -> bool,
+    ) -> Result<(), ReadError> {
+        let wrong = |offset, what: &str| ReadError::Damaged {
+            offset,
+            what: what.into(),
+        };
+        let end = offset
+            .checked_add(len)
+            .ok_or_else(|| wrong(offset, "the index is out of bounds"))?;
+        let mut at = offset;
+        while at < end {
+            let bytes = self.own_block(at, None)?;
+            let header = parse_block(&bytes).map_err(|error| wrong(at, &error.to_string()))?;
+            if header.block_type != BlockType::Index {
+                return Err(wrong(at, "it is not an INDEX block"));
+            }
+            let body =
+                IndexBody::parse(header.body(&bytes)).map_err(|error| ReadError::of_body(at, &error))?;
+            if !take(body.rows) {
+                return Err(wrong(at, "it indexes something else"));
+            }
+            at += u64::from(header.total_len);
+        }
+        Ok(())
+    }
+
+    /// Finds streams, keys and chunks by walking the whole segment.
+    fn scan(&mut self) -> Result<(), ReadError> {
+        let (mut tables, mut origins, mut gaps) = (Tables::default(), Vec::new(), Vec::new());
+        let mut scanner = Scanner::new(&self.source, self.head.id);
+        while let Some(item) = scanner.next_item()? {
+            match item {
+                Item::Block(block) => {
+                    block.refuse_unknown_critical()?;
+                    tables.note(block.offset, &block.header, block.bytes);
+                    if block.header.block_type == BlockType::Origin {
+                        let origin = OriginBody::parse(block.body());
+                        origins.extend(origin.map(|origin| Origin::from(&origin)));
+                    }
+                }
+                Item::Gap(gap) => gaps.push(gap),
+            }
+        }
+        self.tables = tables;
+        self.origins = origins;
+        self.gaps = gaps;
+        self.scanned = true;
+        Ok(())
+    }
+
+    /// A whole block of this file's own at `offset`, with room for nothing else. `len` if it is known.
+    fn own_block(&self, offset: u64, len: Option<u32>) -> Result<Zeroizing<Vec<u8>>, ReadError> {
+        let wrong = |what: String| ReadError::Damaged { offset, what };
+        let len = len.map_or(ALIGN, u64::from).clamp(ALIGN, MAX_BLOCK_LEN as u64);
+        let inside = |len: u64| {
+            offset.is_multiple_of(ALIGN)
+                && offset
+                    .checked_add(len)
+                    .is_some_and(|end| end <= self.source.len())
+        };
+        if !inside(len) {
+            return Err(wrong("the index leads outside the segment".into()));
+        }
+        let mut bytes = Zeroizing::new(vec![0; len as usize]);
+        read_naming_the_page(&self.source, offset, &mut bytes)?;
+        let header = Header::parse(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let total_len = u64::from(header.total_len);
+        if total_len > len {
+            if !inside(total_len) {
+                return Err(wrong("the block is cut".into()));
+            }
+            bytes = Zeroizing::new(vec![0; total_len as usize]);
+            read_naming_the_page(&self.source, offset, &mut bytes)?;
+        }
+        parse_block(&bytes).map_err(|error| wrong(error.to_string()))?;
+        bytes.truncate(total_len as usize);
+        Ok(bytes)
+    }
+
+    /// KEY entries by their segment of origin.
+    fn key_entries(&self) -> Result<Vec<(Origin, Vec<KeyEntry>)>, ReadError> {
+        let mut groups: Vec<(Origin, Vec<KeyEntry>)> = Vec::new();
+        for row in &self.tables.keys {
+            let bytes = self.own_block(row.offset, Some(row.total_len))?;
+            let (offset, header) = (row.offset, Header::parse(&bytes).expect("own_block parsed it"));
+            let damaged = |what: &str| ReadError::Damaged {
+                offset,
+                what: what.into(),
+            };
+            if header.block_type != BlockType::Key {
+                return Err(damaged("it is not a KEY block"));
+            }
+            let origin = self
+                .origin_of(header.segment_id)
+                .ok_or_else(|| damaged("no ORIGIN block names it"))?;
+            let body =
+                KeyBody::parse(header.body(&bytes)).map_err(|error| ReadError::of_body(offset, &error))?;
+            match groups.iter_mut().find(|(known, _)| *known == origin) {
+                Some((_, entries)) => entries.extend(body.entries),
+                None => groups.push((origin, body.entries)),
+            }
+        }
+        Ok(groups)
+    }
+
+    fn origin_of(&self, segment_id: SegmentId) -> Option<Origin> {
+        if segment_id == self.head.id {
+            return Some(self.head.origin());
+        }
+        let origins = self.origins.iter();
+        origins.copied().find(|origin| origin.segment_id == segment_id)
+    }
+
+    /// The streams of `keyring`'s identity, opened. Those that do not open are errors of their own: the rest is still worth having.
+    pub fn open_streams(
+        &mut self,
+        keyring: &mut Keyring,
+    ) -> Result<Vec<Result<OpenStream, StreamError>>, StreamError> {
+        match self.try_open_streams(keyring) {
+            // An index that leads astray, or chunks of another origin, whose ORIGIN block only a scan finds.
+            Err(StreamError::Read(error)) if !self.scanned && !matches!(error, ReadError::Io { .. }) => {
+                self.scan()?;
+                self.try_open_streams(keyring)
+            }
+            done => done,
+        }
+    }
+
+    fn try_open_streams(
+        &self,
+        keyring: &mut Keyring,
+    ) -> Result<Vec<Result<OpenStream, StreamError>>, StreamError> {
+        let groups = self.key_entries()?;
+        let unlock = |(origin, entries): &(Origin, Vec<KeyEntry>)| {
+            (origin.segment_id, keyring.unlock(origin, entries))
+        };
+        let secrets: Vec<(SegmentId, Vec<Unlocked>)> = groups.iter().map(unlock).collect();
+        if secrets.iter().all(|(_, secrets)| secrets.is_empty()) {
+            return Err(StreamError::NothingForIdentity);
+        }
+        let slots = || {
+            secrets
+                .iter()
+                .flat_map(|(_, secrets)| secrets)
+                .map(|unlocked| unlocked.slot)
+        };
+        let mut opened = Vec::new();
+        for row in &self.tables.streams {
+            if slots().any(|slot| slot == row.slot) {
+                opened.extend(self.open_stream(row, &secrets)?);
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Opens the STREAM block that `row` leads to; `None` if it is of another origin's equal slot, and so for somebody else.
+    fn open_stream(
+        &self,
+        row: &StreamRow,
+        secrets: &[(SegmentId, Vec<Unlocked>)],
+    ) -> Result<Option<Result<OpenStream, StreamError>>, ReadError> {
+        let offset = row.offset;
+        let bytes = self.own_block(offset, None)?;
+        let header = Header::parse(&bytes).expect("own_block parsed it");
+        let known = self.origin_of(header.segment_id).is_some();
+        if !known || (header.block_type, header.stream_id) != (BlockType::Stream, row.stream_id) {
+            let what = "the index says it is another STREAM block".into();
+            return Err(ReadError::Damaged { offset, what });
+        }
+        let block = Block {
+            offset,
+            header,
+            bytes: &bytes,
+        };
+        let here = secrets.iter().filter(|(origin, _)| *origin == header.segment_id);
+        let opened = here
+            .flat_map(|(_, secrets)| OpenStream::open(&block, secrets))
+            .next();
+        Ok(opened.map(|opened| opened.map_err(|why| StreamError::Open { offset, why })))
+    }
+
+    /// The chunks of a stream in this file, by stream_seq; duplicates are left out. If the index does not list them without a
+    /// jump, the segment is scanned to see whether it is the index that lacks them.
+    pub fn chunk_rows(&mut self, stream: &OpenStream) -> Result<Vec<ChunkRow>, ReadError> {
+        if !self.scanned {
+            let rows = self.chunk_rows_of(stream);
+            let counted = self.stream_row(stream).map_or(0, |(_, row)| row.chunks);
+            match rows {
+                Ok(rows) if rows.len() as u64 == counted && is_dense(&rows) => return Ok(rows),
+                Err(error @ ReadError::Io { .. }) => return Err(error),
+                _ => self.scan()?,
+            }
+        }
+        self.chunk_rows_of(stream)
+    }
+
+    fn stream_row(&self, stream: &OpenStream) -> Option<(usize, &StreamRow)> {
+        let mut rows = self.tables.streams.iter().enumerate();
+        rows.find(|(_, row)| row.stream_id == stream.stream_id)
+    }
+
+    fn chunk_rows_of(&self, stream: &OpenStream) -> Result<Vec<ChunkRow>, ReadError> {
+        let Some((at, _)) = self.stream_row(stream) else {
+            return Ok(Vec::new());
+        };
+        let mut rows = Vec::new();
+        let mut take = |row: ChunkRow| rows.extend((row.stream_row as usize == at).then_some(row));
+        match &self.footer {
+            Some(footer) if !self.scanned => {
+                self.index_rows(footer.chunks_offset, footer.chunks_len, |index| match index {
+                    IndexRows::Chunks(index) => {
+                        index.into_iter().for_each(&mut take);
+                        true
+                    }
+                    _ => false,
+                })?
+            }
+            _ => self.tables.chunks.iter().copied().for_each(take),
+        }
+        rows.sort_by_key(|row| row.stream_seq);
+        rows.dedup_by_key(|row| row.block_no);
+        Ok(rows)
+    }
+
+    /// Reads and opens the chunk that `row` leads to.
+    pub fn read_chunk(&self, stream: &OpenStream, row: &ChunkRow) -> Result<OpenChunk, StreamError> {
+        let offset = row.offset;
+        let bytes = self.own_block(offset, Some(row.total_len))?;
+        let header = Header::parse(&bytes).expect("own_block parsed it");
+        if !stream.owns(&header) || header.stream_seq != row.stream_seq || header.block_no != row.block_no {
+            let what = "the index says it is another CHUNK block".into();
+            return Err(ReadError::Damaged { offset, what }.into());
+        }
+        let opened = stream.open_chunk(&header, bytes);
+        opened.map_err(|why| StreamError::Open { offset, why })
+    }
+
+    /// The chunks of a stream in this file, opened, in order. What is missing or damaged comes as an error in its place, and
+    /// the next chunk after it.
+    pub fn chunks<'a>(&'a mut self, stream: &'a OpenStream) -> Result<Chunks<'a, S>, ReadError> {
+        let rows = self.chunk_rows(stream)?;
+        let next_seq = match stream.origin == self.head.id {
+            true => 0,
+            false => rows.first().map_or(0, |row| row.stream_seq),
+        };
+        Ok(Chunks {
+            segment: self,
+            stream,
+            rows: rows.into_iter().peekable(),
+            next_seq,
+        })
+    }
+}
+
+fn is_dense(rows: &[ChunkRow]) -> bool {
+    rows.windows(2)
+        .all(|pair| pair[0].stream_seq.checked_add(1) == Some(pair[1].stream_seq))
+}
+
+/// See [`Segment::chunks`].
+pub struct Chunks<'a, S> {
+    segment: &'a Segment<S>,
+    stream: &'a OpenStream,
+    rows: std::iter::Peekable<std::vec::IntoIter<ChunkRow>>,
+    next_seq: u64,
+}
+
+impl<S: Source> Iterator for Chunks<'_, S> {
+    type Item = Result<OpenChunk, StreamError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = *self.rows.peek()?;
+        let first = std::mem::replace(&mut self.next_seq, row.stream_seq);
+        if row.stream_seq > first {
+            let count = row.stream_seq - first;
+            return Some(Err(StreamError::ChunksMissing { first, count }));
+        }
+        self.next_seq = row.stream_seq.saturating_add(1);
+        self.rows.next();
+        Some(self.segment.read_chunk(self.stream, &row))
+    }
+}
