@@ -1,6 +1,7 @@
 //! Harborseal's engine. Modules stand in the order in which a packet meets them.
 
 pub mod ledger;
+pub mod port;
 pub mod text;
 
 pub mod uring;

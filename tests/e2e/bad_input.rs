@@ -144,7 +144,7 @@ fn configurations_that_contradict_themselves_name_the_lines() {
         ),
         (
             camera("one", "source = \"127.0.0.2\"\nssrc = 8"),
-            "one".to_owned(),
+            format!(":{}", next + 1),
         ),
         (
             camera("two", "source = \"127.0.0.2\"\nssrc = -1"),
@@ -152,7 +152,7 @@ fn configurations_that_contradict_themselves_name_the_lines() {
         ),
         (
             good.replace("customer = \"alice\"", "customer = \"alcie\""),
-            "alice".to_owned(),
+            "camera.customer".to_owned(),
         ),
         (
             good.replace("public_key = \"", "public_key = \"x"),

@@ -8,6 +8,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 pub mod error;
+pub mod keygen;
 pub mod output;
 pub mod paths;
 
@@ -28,10 +29,15 @@ struct Cli {
 
 /// The commands, in the order a newcomer meets them.
 #[derive(Debug, clap::Subcommand)]
-enum Command {}
+enum Command {
+    /// Make a customer's identity, or show its public key
+    Keygen(keygen::Args),
+}
 
 fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
-    match command {}
+    match command {
+        Command::Keygen(args) => keygen::run(args),
+    }
 }
 
 /// Parses the process's arguments, runs the command, prints its error if any, and returns its exit status.

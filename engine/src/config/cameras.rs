@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use harborseal_segment::identity::{KeyError, PublicKey};
+
 use super::document::{ConfigError, Document, Root, Section, Value};
 use super::resolve;
 use super::sdp::{SDP_BYTES_MAX, Sdp};
@@ -20,21 +22,7 @@ const NAME_BYTES_MAX: usize = 255;
 
 /// Reads every `[[customer]]` and `[[camera]]`.
 pub fn parse(document: &Document, root: &Root<'_>) -> Result<Registry, ConfigError> {
-    let mut names = HashMap::new();
-    let mut customers = Vec::new();
-    for section in root.sections("customer") {
-        let value = section.require("name")?;
-        let name = label(&value)?;
-        if let Some((_, line)) = names.insert(name, (customers.len() as u32, value.line())) {
-            return Err(value.error(format_args!("the customer of line {line} has the same name")));
-        }
-        let public_key = section.require("public_key")?.text()?.trim();
-        customers.push(Customer {
-            name: name.into(),
-            public_key: public_key.into(),
-        });
-    }
-
+    let (customers, names) = customers(root)?;
     let mut descriptions = Descriptions {
         document,
         known: HashMap::new(),
@@ -56,6 +44,54 @@ pub fn parse(document: &Document, root: &Root<'_>) -> Result<Registry, ConfigErr
     Registry::new(customers, cameras).map_err(|conflict| refuse(document, &places, conflict))
 }
 
+/// The customers, and the index of each by name.
+fn customers<'a>(root: &'a Root<'_>) -> Result<(Vec<Customer>, HashMap<&'a str, u32>), ConfigError> {
+    let mut lines = HashMap::new();
+    let mut names = HashMap::new();
+    let mut found = Vec::new();
+    for section in root.sections("customer") {
+        let value = section.require("name")?;
+        let name = label(&value)?;
+        if let Some(line) = lines.insert(name, value.line()) {
+            return Err(value.error(format_args!("the customer of line {line} has the same name")));
+        }
+        names.insert(
+            name,
+            u32::try_from(found.len()).expect("a configuration file holds fewer than 2^32 customers"),
+        );
+        let key = section.require("public_key")?;
+        found.push((name, key, key.text()?));
+    }
+    let texts = found.iter().map(|(_, _, text)| *text).collect::<Vec<_>>();
+    let keys = parse_keys(&texts);
+    let customers = found.iter().zip(keys).map(|((name, value, _), key)| {
+        let public_key = key.map_err(|error| value.error(error))?;
+        Ok(Customer {
+            name: (*name).into(),
+            public_key,
+        })
+    });
+    Ok((customers.collect::<Result<_, _>>()?, names))
+}
+
+/// Parses public keys, each of which takes a signature check, on all CPUs.
+fn parse_keys(texts: &[&str]) -> Vec<Result<PublicKey, KeyError>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // Below this a thread costs more than it saves.
+    let share = texts.len().div_ceil(threads).max(32);
+    let parse = |share: &[&str]| share.iter().map(|text| text.parse()).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = texts
+            .chunks(share)
+            .map(|share| scope.spawn(move || parse(share)))
+            .collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().expect("parsing a key does not panic"))
+            .collect()
+    })
+}
+
 /// Where a camera's source and SSRCs stand in the file, as byte offsets.
 struct Place {
     source_at: usize,
@@ -64,12 +100,12 @@ struct Place {
 
 fn camera<'a>(
     section: Section<'a>,
-    customers: &HashMap<&str, (u32, usize)>,
+    customers: &HashMap<&str, u32>,
     descriptions: &mut Descriptions<'a>,
 ) -> Result<(Camera, Place), ConfigError> {
     let id = label(&section.require("id")?)?;
     let owner = section.require("customer")?;
-    let (customer, _) = *customers
+    let customer = *customers
         .get(owner.text()?)
         .ok_or_else(|| owner.error("no [[customer]] of this file has this name"))?;
     let source_value = section.require("source")?;

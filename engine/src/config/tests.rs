@@ -1,10 +1,15 @@
 //! Every rule of the configuration, by a file that breaks it, and the shipped files, which break none.
 
+use std::sync::LazyLock;
+
+use harborseal_segment::identity::Identity;
+use harborseal_segment::random::FixedBytes;
+
 use super::*;
 use crate::stream::registry::{MEDIA_UNKNOWN, Media};
 
 /// The least that is valid, with room for more lines at the top of a section: line numbers count from here.
-const MINIMAL: &str = r#"data_dir = "data"
+const TEMPLATE: &str = r#"data_dir = "data"
 [listen]
 rtp = "127.0.0.1:5004"
 [shards]
@@ -22,6 +27,15 @@ m=video 5004 RTP/AVP 96
 a=rtpmap:96 H264/90000
 """
 "#;
+
+/// A public key, as `keygen` prints it, made from fixed bytes.
+fn key(of: u8) -> String {
+    let bytes = [of; 64];
+    Identity::generate(&mut FixedBytes(&bytes)).public().to_text()
+}
+
+static KEY: LazyLock<String> = LazyLock::new(|| key(1));
+static MINIMAL: LazyLock<String> = LazyLock::new(|| TEMPLATE.replace("KEY", &KEY));
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::from_text(Path::new("conf/engine.toml"), text.to_owned(), &[0, 1])
@@ -51,12 +65,12 @@ fn with(from: &str, to: &str) -> String {
 
 /// A second camera after the first; its header is line 18.
 fn with_camera(lines: &str) -> String {
-    format!("{MINIMAL}[[camera]]\n{lines}")
+    format!("{}[[camera]]\n{lines}", *MINIMAL)
 }
 
 #[test]
 fn the_minimal_configuration_of_the_readme_is_valid() {
-    let config = parse(MINIMAL).map_err(|e| e.to_string()).expect("valid");
+    let config = parse(&MINIMAL).map_err(|e| e.to_string()).expect("valid");
     assert_eq!(
         config.data_dir,
         std::path::absolute("conf/data").expect("a working folder")
@@ -185,7 +199,7 @@ fn what_must_be_there_is_asked_for() {
     );
     refuses(&with("name = \"alice\"", ""), 6, &["customer.name is missing"]);
     refuses(
-        &with("public_key = \"KEY\"", ""),
+        &with(&format!("public_key = \"{}\"", *KEY), ""),
         6,
         &["customer.public_key is missing"],
     );
@@ -203,7 +217,7 @@ fn what_must_be_there_is_asked_for() {
 
 #[test]
 fn values_of_the_wrong_kind_or_out_of_bounds_are_refused() {
-    let top = |line: &str| format!("{line}\n{MINIMAL}");
+    let top = |line: &str| format!("{line}\n{}", *MINIMAL);
     refuses(&top("chunk.deadline = 500"), 1, &["chunk.deadline", "quotes"]);
     refuses(&top("chunk.deadline = \"1ms\""), 1, &["20ms to 10s"]);
     refuses(&top("commit.interval = \"2s\""), 1, &["1ms to 1s"]);
@@ -275,7 +289,10 @@ fn listen_addresses_must_not_collide() {
 fn names_and_ids_must_differ_and_be_printable_and_are_never_quoted() {
     let twice = with(
         "[[camera]]",
-        "[[customer]]\nname = \"alice\"\npublic_key = \"x\"\n[[camera]]",
+        &format!(
+            "[[customer]]\nname = \"alice\"\npublic_key = \"{}\"\n[[camera]]",
+            *KEY
+        ),
     );
     refuses(&twice, 10, &["line 7"]);
     let front = "id = \"front-door\"\ncustomer = \"alice\"\nsource = \"127.0.0.1\"\nssrc = 2\n";
@@ -293,10 +310,31 @@ fn names_and_ids_must_differ_and_be_printable_and_are_never_quoted() {
 }
 
 #[test]
+fn public_keys_are_checked_and_never_quoted() {
+    let wrong = |text: &str, part: &str| refuses(&with(&KEY, text), 8, &["customer.public_key", part]);
+    wrong("alice", "hsp1");
+    wrong(&KEY[..1000], "cut");
+    wrong(&KEY.replace("hsp1", "hsp1A"), "cut or has extra");
+    let garbled = KEY.replacen(char::from(KEY.as_bytes()[900]), "_", 1);
+    wrong(&garbled, "garbled");
+    let secret = Identity::generate(&mut FixedBytes(&[1; 64])).to_file_text();
+    let secret = secret.lines().last().expect("the secret line").to_owned();
+    wrong(&secret, "secret");
+    let (_, message) = refused(&with(&KEY, &secret));
+    assert!(
+        !message.contains(&secret[4..20]),
+        "a secret in the wrong place is not printed"
+    );
+}
+
+#[test]
 fn equal_ids_and_ssrcs_are_allowed_where_they_can_be_told_apart() {
     let text = with(
         "[[camera]]",
-        "[[customer]]\nname = \"bob\"\npublic_key = \"x\"\n[[camera]]",
+        &format!(
+            "[[customer]]\nname = \"bob\"\npublic_key = \"{}\"\n[[camera]]",
+            *KEY
+        ),
     );
     let other =
         "[[camera]]\nid = \"front-door\"\ncustomer = \"bob\"\nsource = \"127.0.0.2\"\nssrc = 305419896\n";
@@ -311,11 +349,11 @@ fn overlapping_sources_with_one_ssrc_are_refused_naming_both_lines() {
         format!("[[camera]]\nid = \"c{port}\"\ncustomer = \"alice\"\nsource = \"10.0.0.1:{port}\"\n")
     };
     refuses(
-        &format!("{MINIMAL}{}{}", open(5000), open(5001)),
+        &format!("{}{}{}", *MINIMAL, open(5000), open(5001)),
         25,
         &["line 21", "RTCP"],
     );
-    assert!(parse(&format!("{MINIMAL}{}{}", open(5000), open(5002))).is_ok());
+    assert!(parse(&format!("{}{}{}", *MINIMAL, open(5000), open(5002))).is_ok());
 }
 
 #[test]
@@ -360,7 +398,7 @@ fn session_descriptions_come_from_files_beside_the_configuration() {
     std::fs::write(folder.path().join("a.sdp"), "v=0\r\nm=audio 1 RTP/AVP 0\r\n").expect("written");
     std::fs::write(folder.path().join("bad.sdp"), "hello\n").expect("written");
     let load = |cameras: &str| {
-        std::fs::write(&path, format!("{MINIMAL}{cameras}")).expect("written");
+        std::fs::write(&path, format!("{}{cameras}", *MINIMAL)).expect("written");
         Config::load(&path)
     };
     let loaded = load(&(camera("a", 1, "a.sdp") + &camera("b", 2, "a.sdp")))
@@ -423,7 +461,7 @@ fn a_file_that_cannot_be_read_says_why() {
 
 #[test]
 fn changed_sections_that_need_a_restart_are_named() {
-    let running = parse(MINIMAL).map_err(|e| e.to_string()).expect("valid");
+    let running = parse(&MINIMAL).map_err(|e| e.to_string()).expect("valid");
     let text = with("5004", "5006").replacen("data\"", "elsewhere\"", 1) + "[retention]\nmax_age = \"1d\"\n";
     let new = parse(&text).map_err(|e| e.to_string()).expect("valid");
     assert_eq!(new.sections_needing_restart(&running), ["data_dir", "[listen]"]);

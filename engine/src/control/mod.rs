@@ -1,5 +1,3 @@
 //! The control plane: what runs beside the shards and never in their way.
 
-mod port;
-
-pub use port::{Durable, Inbox, ShardPort, Stray, connect};
+pub use crate::port::{Durable, Inbox, ShardPort, Stray, connect};

@@ -17,6 +17,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use harborseal_segment::identity::PublicKey;
+
 use crate::ledger::Reason;
 
 /// `media_index` of a stream whose m-line is not known.
@@ -31,8 +33,8 @@ pub const MAX_STREAMS_PER_CAMERA: usize = 16;
 pub struct Customer {
     /// The operator's local label. Never leaves the configuration.
     pub name: Box<str>,
-    /// As `keygen` prints it.
-    pub public_key: Box<str>,
+    /// What its packets are sealed to.
+    pub public_key: PublicKey,
 }
 
 /// One camera. Has no `Debug`: its id is stored only sealed.

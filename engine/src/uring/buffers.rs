@@ -282,4 +282,11 @@ impl Buffers {
         unsafe { wipe_raw(self.address(id), head as usize) };
         self.buffers[usize::from(id)].dirty = 0;
     }
+
+    #[cfg(test)]
+    pub(super) fn still_holds(&self, needle: &[u8]) -> bool {
+        // SAFETY: the whole mapping; called by tests while nothing is being received.
+        let all = unsafe { std::slice::from_raw_parts(self.memory.base(), self.memory.len()) };
+        all.windows(needle.len()).any(|window| window == needle)
+    }
 }

@@ -27,6 +27,8 @@ pub(super) struct CoreOptions {
     pub worker_cpus: Vec<usize>,
     /// Allow only the operations this room uses, once the ring is set up.
     pub restrict: bool,
+    /// Begin at the bottom of the ladder of optional flags.
+    pub plain_flags: bool,
 }
 
 /// What the ring got, for the start-up report.
@@ -80,7 +82,7 @@ const FLAG_LADDER: [&[&str]; 4] = [
 impl Core {
     pub(super) fn new(options: &CoreOptions) -> io::Result<Core> {
         let mut report = CoreReport::default();
-        let mut dropped = 0;
+        let mut dropped = if options.plain_flags { FLAG_LADDER.len() } else { 0 };
         let ring = loop {
             match Self::build(options, dropped, &mut report) {
                 Ok(ring) => break ring,

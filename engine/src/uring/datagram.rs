@@ -155,3 +155,132 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn control(level: i32, kind: i32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = (16 + body.len() as u64).to_ne_bytes().to_vec();
+        bytes.extend(level.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes
+    }
+
+    fn raw(name: &[u8], control: &[u8], flags: i32, data: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend((name.len() as u32).to_ne_bytes());
+        bytes.extend((control.len() as u32).to_ne_bytes());
+        bytes.extend((data.len() as u32).to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(name);
+        bytes.resize(OUT_BYTES + NAME_BYTES, 0);
+        bytes.extend(control);
+        bytes.resize(HEADER_BYTES, 0);
+        bytes.extend(data);
+        bytes
+    }
+
+    fn v4_name() -> Vec<u8> {
+        let mut name = (libc::AF_INET as u16).to_ne_bytes().to_vec();
+        name.extend(5004u16.to_be_bytes());
+        name.extend([192, 0, 2, 7]);
+        name.resize(16, 0);
+        name
+    }
+
+    fn v6_name(address: Ipv6Addr, scope: u32) -> Vec<u8> {
+        let mut name = (libc::AF_INET6 as u16).to_ne_bytes().to_vec();
+        name.extend(5004u16.to_be_bytes());
+        name.extend([0; 4]);
+        name.extend(address.octets());
+        name.extend(scope.to_ne_bytes());
+        name
+    }
+
+    #[test]
+    fn a_batch_with_all_control_messages_is_understood() {
+        let mut messages = control(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &9u32.to_ne_bytes());
+        let stamp = [3u64.to_ne_bytes(), 5u64.to_ne_bytes()].concat();
+        messages.extend(control(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &stamp));
+        messages.extend(control(libc::SOL_UDP, libc::UDP_GRO, &4i32.to_ne_bytes()));
+        assert_eq!(messages.len(), CONTROL_BYTES);
+        let bytes = raw(&v4_name(), &messages, 0, b"aaaabbbbcc");
+        let parsed = parse(&bytes).unwrap();
+        assert_eq!(parsed.from, "192.0.2.7:5004".parse().unwrap());
+        assert_eq!((parsed.arrival_ns, parsed.drops), (Some(3_000_000_005), Some(9)));
+        assert_eq!(
+            (parsed.gro_size, parsed.truncated, parsed.data),
+            (4, false, &b"aaaabbbbcc"[..])
+        );
+    }
+
+    #[test]
+    fn addresses_of_both_families_are_understood() {
+        let link_local: Ipv6Addr = "fe80::1".parse().unwrap();
+        let bytes = raw(&v6_name(link_local, 2), &[], 0, b"");
+        assert_eq!(
+            parse(&bytes).unwrap().from,
+            std::net::SocketAddrV6::new(link_local, 5004, 0, 2).into()
+        );
+        let bytes = raw(&v6_name("::ffff:192.0.2.7".parse().unwrap(), 0), &[], 0, b"");
+        assert_eq!(parse(&bytes).unwrap().from, "192.0.2.7:5004".parse().unwrap());
+        assert!(parse(&raw(&[], &[], 0, b"x")).is_none());
+        assert!(parse(&raw(&v4_name()[..7], &[], 0, b"x")).is_none());
+    }
+
+    #[test]
+    fn truncation_of_payload_or_control_is_told() {
+        for flag in [libc::MSG_TRUNC, libc::MSG_CTRUNC] {
+            assert!(parse(&raw(&v4_name(), &[], flag, b"x")).unwrap().truncated);
+        }
+    }
+
+    #[test]
+    fn a_batch_size_that_cannot_be_is_a_single_datagram() {
+        for size in [0i32, -1, 1, 2, 70_000, i32::MAX, i32::MIN] {
+            let messages = control(libc::SOL_UDP, libc::UDP_GRO, &size.to_ne_bytes());
+            let bytes = raw(&v4_name(), &messages, 0, b"x");
+            assert_eq!(parse(&bytes).unwrap().gro_size, 0, "{size}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_whatsoever_make_it_panic() {
+        // xorshift: the same bytes every time, and a failure names the round.
+        let mut state = 0x9E37_79B9_7F4A_7C15u64;
+        let mut bytes = vec![0u8; 300];
+        for round in 0..20_000 {
+            for byte in &mut bytes {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                // Mostly small values: lengths that nearly fit are the interesting ones.
+                *byte = if state & 3 == 0 {
+                    (state >> 8) as u8
+                } else {
+                    (state >> 60) as u8
+                };
+            }
+            let len = round % bytes.len();
+            if let Some(parsed) = parse(&bytes[..len]) {
+                let datagram = Datagram {
+                    socket: 0,
+                    from: parsed.from,
+                    arrival_ns: 0,
+                    gro_size: parsed.gro_size,
+                    rxq_ovfl: 0,
+                    truncated: parsed.truncated,
+                    data: parsed.data,
+                };
+                assert_eq!(
+                    datagram.packets().flatten().count(),
+                    parsed.data.len(),
+                    "round {round}"
+                );
+            }
+        }
+    }
+}

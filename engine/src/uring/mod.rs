@@ -21,8 +21,10 @@
 mod buffers;
 mod core;
 mod datagram;
+mod event;
 mod flights;
 pub mod memory;
+mod options;
 pub mod probe;
 mod receiver;
 pub mod ring;

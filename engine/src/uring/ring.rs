@@ -27,103 +27,17 @@ use super::buffers::Buffers;
 pub use super::buffers::{BufferMode, BuffersReport};
 pub use super::core::CoreReport;
 use super::core::{BATCH, Completion, Core, CoreOptions, DEFER_TASKRUN};
-use super::datagram::{self, Datagram};
+use super::datagram;
+use super::event::Tag;
+pub use super::event::{Event, Flow};
 use super::flights::Flights;
 pub use super::flights::{Busy, SPANS_MAX, Span};
 use super::memory::Region;
+pub use super::options::{RingCounters, RingOptions, RingReport};
 pub use super::receiver::SocketCounters;
 use super::receiver::{Receiver, RecvHeader};
 use super::socket::socket_memory;
 use super::sys::Waker;
-
-/// How to make a ring; the defaults suit one shard of a loaded engine.
-#[derive(Clone, Debug)]
-pub struct RingOptions {
-    /// Submission entries: more than operations queued between two waits; it overflows by submitting early.
-    pub entries: u32,
-    /// Completion entries: under an incremental buffer ring one per datagram waiting.
-    pub completions: u32,
-    /// Memory for received datagrams, bytes; at least 2 MiB is taken.
-    pub receive_bytes: usize,
-    pub buffers: BufferMode,
-    /// Lock the receive buffers in memory.
-    pub lock: bool,
-    /// Writes and syncs in flight at most.
-    pub flights: u16,
-    /// Kernel workers for blocking operations: every fdatasync occupies one while it runs.
-    pub workers: u32,
-    /// CPUs for those workers; empty: wherever the shard may run.
-    pub worker_cpus: Vec<usize>,
-    /// Restrict the ring to the operations used here.
-    pub restrict: bool,
-}
-
-impl Default for RingOptions {
-    fn default() -> Self {
-        RingOptions {
-            entries: 256,
-            completions: 8192,
-            receive_bytes: 8 << 20,
-            buffers: BufferMode::Auto,
-            lock: true,
-            flights: 64,
-            workers: 4,
-            worker_cpus: Vec::new(),
-            restrict: true,
-        }
-    }
-}
-
-/// What the ring got, for the start-up report.
-#[derive(Clone, Debug)]
-pub struct RingReport {
-    pub core: CoreReport,
-    pub buffers: BuffersReport,
-}
-
-/// Counters of the whole ring since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RingCounters {
-    /// Receives that ended because no buffer was free.
-    pub out_of_buffers: u64,
-    /// Receives armed, the first time included.
-    pub armed: u64,
-    /// Completions whose bytes were not what the kernel's interface promises; dropped.
-    pub malformed: u64,
-    /// Receives found dead and armed again.
-    pub revived: u64,
-}
-
-/// Something that completed.
-#[derive(Debug)]
-pub enum Event<'a> {
-    Datagram(Datagram<'a>),
-    /// `result`: bytes written, which may be fewer than asked for, or −errno.
-    Written {
-        token: u64,
-        result: i32,
-    },
-    /// `result`: 0, or −errno. After a failure never sync that file again: the kernel may have dropped the data.
-    Synced {
-        token: u64,
-        result: i32,
-    },
-    /// Some thread used the waker, once or more often.
-    Woken,
-    /// Receiving on this socket failed; it is tried again by `check_liveness`.
-    ReceiveFailed {
-        socket: u16,
-        errno: i32,
-    },
-}
-
-/// What the receiver of an event wants next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    Continue,
-    /// As `Ring::pause`, from the next datagram on.
-    Pause,
-}
 
 /// See the module's text.
 pub struct Ring {
@@ -160,53 +74,6 @@ struct Held {
 /// Where the kernel puts the eventfd's counter. Nothing reads it.
 struct WakeWord(std::cell::UnsafeCell<u64>);
 
-/// What an operation is, packed into its user data: kind, index, generation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Tag {
-    Receive {
-        socket: u16,
-        generation: u32,
-    },
-    Cancel {
-        socket: u16,
-    },
-    Flight {
-        index: u16,
-    },
-    Wake,
-    /// Drop's last resort.
-    CancelAll,
-}
-
-impl Tag {
-    fn pack(self) -> u64 {
-        let pack = |kind: u64, index: u16, generation: u32| {
-            kind << 56 | u64::from(index) << 32 | u64::from(generation)
-        };
-        match self {
-            Tag::Receive { socket, generation } => pack(1, socket, generation),
-            Tag::Cancel { socket } => pack(2, socket, 0),
-            Tag::Flight { index } => pack(3, index, 0),
-            Tag::Wake => pack(4, 0, 0),
-            Tag::CancelAll => pack(5, 0, 0),
-        }
-    }
-
-    fn unpack(user_data: u64) -> Tag {
-        let index = (user_data >> 32) as u16;
-        match user_data >> 56 {
-            1 => Tag::Receive {
-                socket: index,
-                generation: user_data as u32,
-            },
-            2 => Tag::Cancel { socket: index },
-            3 => Tag::Flight { index },
-            4 => Tag::Wake,
-            _ => Tag::CancelAll,
-        }
-    }
-}
-
 impl Ring {
     /// Makes the ring on the calling thread, which must be the shard's. Receiving begins with `resume`.
     pub fn new(options: &RingOptions, waker: &Waker) -> io::Result<Ring> {
@@ -216,6 +83,7 @@ impl Ring {
             workers: options.workers,
             worker_cpus: options.worker_cpus.clone(),
             restrict: options.restrict,
+            plain_flags: options.plain_flags,
         };
         let mut core = Core::new(&core_options)?;
         let buffers = Buffers::new(
@@ -624,6 +492,12 @@ impl Ring {
         let taken = self.core.ready() == 0 && !self.core.overflowed() && self.held.is_empty();
         // SAFETY: `still` and `taken` are the two facts that `wipe` asks for.
         unsafe { self.buffers.wipe(still && taken) }
+    }
+
+    /// Whether a received payload can still be found in the receive buffers.
+    #[cfg(test)]
+    pub(super) fn still_holds(&self, needle: &[u8]) -> bool {
+        self.buffers.still_holds(needle)
     }
 
     /// Cancels everything and takes completions until none is missing. `false` if some still are after 5 s, which

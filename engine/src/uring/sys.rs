@@ -253,3 +253,45 @@ impl AsFd for Waker {
         self.event.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_and_cpu_time_move_forward() {
+        let (wall, steady) = (realtime_ns(), monotonic_ns());
+        let (cpu, usage) = (thread_cpu_ns(), Usage::of_process());
+        let mut sum = 0u64;
+        while thread_cpu_ns() < cpu + 30_000_000 {
+            sum = std::hint::black_box(sum.wrapping_mul(3) + 1);
+        }
+        assert!(wall > 1_600_000_000_000_000_000 && monotonic_ns() > steady + 20_000_000);
+        assert!(Usage::of_process().cpu_ns() > usage.cpu_ns() && Usage::of_thread().cpu_ns() > 0);
+    }
+
+    #[test]
+    fn a_thread_is_pinned_and_named() {
+        let cpus = allowed_cpus().unwrap();
+        let last = *cpus.last().unwrap();
+        let thread = std::thread::spawn(move || {
+            pin_to_cpu(last).unwrap();
+            name_thread("a name longer than fifteen bytes").unwrap();
+            (
+                allowed_cpus().unwrap(),
+                std::fs::read_to_string("/proc/thread-self/comm").unwrap(),
+            )
+        });
+        let (pinned, name) = thread.join().unwrap();
+        assert_eq!(pinned, [last]);
+        assert_eq!(name.trim_end(), "a name longer t");
+        assert!(pin_to_cpu(100_000).is_err() && pin_to_cpu(1023).is_err());
+    }
+
+    #[test]
+    fn limits_and_memory_are_read() {
+        assert!(open_files_limit().soft.is_none_or(|files| files > 0));
+        assert!(memory_use().unwrap().rss_bytes > 0);
+        assert!(kernel_release().contains('.'));
+    }
+}

@@ -1,7 +1,10 @@
 //! The room against the real kernel: sockets on loopback, files with O_DIRECT. Every test is bounded in time.
 
 mod files;
+
 mod receive;
+mod regions;
+mod sockets;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -23,6 +26,26 @@ fn options(buffers: BufferMode) -> RingOptions {
 fn ring(buffers: BufferMode) -> (Ring, Waker) {
     let waker = Waker::new().unwrap();
     (Ring::new(&options(buffers), &waker).unwrap(), waker)
+}
+
+/// As on a kernel that knows none of the optional flags, nor incremental buffers.
+fn old_kernel() -> (Ring, Waker) {
+    let waker = Waker::new().unwrap();
+    let options = RingOptions {
+        plain_flags: true,
+        restrict: false,
+        ..options(BufferMode::Plain)
+    };
+    (Ring::new(&options, &waker).unwrap(), waker)
+}
+
+/// The rings that must all behave alike.
+fn every_ring() -> [(&'static str, Ring); 3] {
+    [
+        ("incremental", ring(BufferMode::Auto).0),
+        ("plain buffers", ring(BufferMode::Plain).0),
+        ("plain buffers, no flags", old_kernel().0),
+    ]
 }
 
 /// Binds one socket, adds it to the ring, and returns where to send to.

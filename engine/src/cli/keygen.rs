@@ -1,0 +1,201 @@
+//! `harborseal keygen`: makes a customer's identity, or shows the public key of one.
+//!
+//! An identity file is all that opens a customer's footage. It is written once, for its owner's eyes only, and never
+//! over another; what could not be written whole is removed again.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use harborseal_segment::identity::Identity;
+use harborseal_segment::random::os_random;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::output::{self, Output, people};
+use super::{CliError, ExitStatus};
+
+/// Longest identity file read; ours have about 2 KiB, the rest is comments.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// The arguments of `harborseal keygen`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The identity is the only key to the footage sealed for it: who has the file can watch, who loses it cannot. Keep it \
+away from the machine that records, and keep a copy. The recording machine gets the public key, as \
+`public_key` of a [[customer]] in its configuration.
+
+Examples:
+  harborseal keygen -o alice.identity
+  harborseal keygen --public alice.identity")]
+#[group(required = true, multiple = false)]
+pub struct Args {
+    /// Make a new identity in FILE (mode 0600; an existing file is never overwritten)
+    #[arg(short, long, value_name = "FILE", group = "what")]
+    output: Option<PathBuf>,
+
+    /// Print the public key of the identity in FILE
+    #[arg(long, value_name = "FILE", group = "what")]
+    public: Option<PathBuf>,
+
+    #[command(flatten)]
+    print: Output,
+}
+
+#[derive(Serialize)]
+struct Keys<'a> {
+    identity: &'a str,
+    public_key: &'a str,
+}
+
+/// Runs the command. The public key stands alone on the last line of stdout, or in the object that `--json` prints.
+pub fn run(args: Args) -> Result<ExitStatus, CliError> {
+    let (path, identity) = match (&args.output, &args.public) {
+        (Some(path), _) => (path, make(path)?),
+        (_, Some(path)) => (path, read(path)?),
+        _ => return Err(CliError::usage("keygen needs -o FILE or --public FILE")),
+    };
+    let public_key = identity.public().to_text();
+    if args.output.is_some() {
+        people(format_args!(
+            "{}: a new identity. Keep it secret, and keep a copy; its public key:",
+            path.display()
+        ));
+    }
+    if args.print.json {
+        output::json(&Keys {
+            identity: &path.to_string_lossy(),
+            public_key: &public_key,
+        })?;
+    } else {
+        output::data(public_key)?;
+    }
+    Ok(ExitStatus::Ok)
+}
+
+/// Reads an identity file. Other commands read theirs with it too.
+pub fn read(path: &Path) -> Result<Identity, CliError> {
+    let failed = |error: io::Error| CliError::file("read", path, &error);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX as usize + 1));
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(failed(io::ErrorKind::IsADirectory.into()));
+    }
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    let text = std::str::from_utf8(&bytes)
+        .ok()
+        .filter(|text| text.len() as u64 <= FILE_BYTES_MAX);
+    let text =
+        text.ok_or_else(|| CliError::usage(format_args!("{}: not an identity file", path.display())))?;
+    Identity::from_file_text(text)
+        .map_err(|error| CliError::usage(format_args!("{}: {error}", path.display())))
+}
+
+fn make(path: &Path) -> Result<Identity, CliError> {
+    let identity = Identity::generate(&mut os_random());
+    // O_EXCL: whatever is there, a dangling link included, stays as it is.
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| {
+            let refused = CliError::file("create", path, &error);
+            match error.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    refused.remedy("keygen never overwrites: choose another name")
+                }
+                _ => refused,
+            }
+        })?;
+    if let Err(error) = fill(file, path, &identity) {
+        let failed = CliError::file("write", path, &error);
+        return Err(match std::fs::remove_file(path) {
+            Ok(()) => failed,
+            Err(_) => failed.remedy("what was written of it is no identity: remove it"),
+        });
+    }
+    Ok(identity)
+}
+
+/// Writes the identity, durably: its owner may hand out the public key right away.
+fn fill(mut file: File, path: &Path, identity: &Identity) -> io::Result<()> {
+    // The mode given to open() is cut by the umask; exactly 0600 is promised.
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    file.write_all(identity.to_file_text().as_bytes())?;
+    file.sync_all()?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keygen(path: &Path) -> Result<ExitStatus, CliError> {
+        run(Args {
+            output: Some(path.to_owned()),
+            public: None,
+            print: Output::default(),
+        })
+    }
+
+    #[test]
+    fn an_identity_is_private_and_reads_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("alice.identity");
+        assert_eq!(keygen(&path), Ok(ExitStatus::Ok));
+        assert_eq!(
+            path.metadata().expect("made").permissions().mode() & 0o7777,
+            0o600
+        );
+        let text = std::fs::read_to_string(&path).expect("text");
+        let read = read(&path).expect("an identity");
+        assert!(text.contains(&read.public().to_text()));
+    }
+
+    #[test]
+    fn nothing_is_ever_overwritten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("alice.identity");
+        std::fs::write(&path, "precious").expect("written");
+        let error = keygen(&path).expect_err("it is there");
+        assert_eq!(error.status(), ExitStatus::Io);
+        assert!(error.to_string().contains("never overwrites"), "{error}");
+        assert_eq!(std::fs::read(&path).expect("still there"), b"precious");
+
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path().join("nowhere"), &link).expect("linked");
+        assert!(keygen(&link).is_err());
+        assert!(
+            !folder.path().join("nowhere").exists(),
+            "a dangling link is not followed"
+        );
+    }
+
+    #[test]
+    fn what_is_no_identity_is_refused_without_repeating_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x");
+        for content in [&b"hello, world"[..], b"", &[0xFF; 100], &[b'a'; 100_000]] {
+            std::fs::write(&path, content).expect("written");
+            let error = read(&path).err().expect("refused");
+            assert_eq!(error.status(), ExitStatus::Usage);
+            assert!(!error.to_string().contains("hello"), "{error}");
+        }
+        assert_eq!(
+            read(folder.path()).err().map(|e| e.status()),
+            Some(ExitStatus::Io)
+        );
+        assert_eq!(
+            read(&folder.path().join("none")).err().map(|e| e.status()),
+            Some(ExitStatus::Io)
+        );
+    }
+}
