@@ -24,7 +24,7 @@
 //! | 116 | 8+4 | reserved, header_crc32c | over 0..124 |
 
 use crate::ids::{SegmentId, StreamId};
-use crate::layout::{all_zero, array_in, first_nonzero, layout, put, u16_in, u32_in, u64_in};
+use crate::layout::{array_in, first_nonzero, layout, put, u16_in, u32_in, u64_in};
 
 layout! {
     header_at: 128 =>
@@ -291,8 +291,8 @@ impl Header {
         bytes
     }
 
-    /// Parses the header at the start of `bytes` and checks every rule that it alone can break. The body may be
-    /// missing; see [`Header::check_body`].
+    /// Parses the header at the start of `bytes` and checks what docs/FORMAT.md §3.2 asks of it alone; reserved
+    /// bytes and unknown flags are ignored. The body may be missing; see [`Header::check_body`].
     pub fn parse(bytes: &[u8]) -> Result<Self, BlockError> {
         use header_at as at;
         if !bytes.starts_with(&MAGIC) {
@@ -306,18 +306,6 @@ impl Header {
         let computed = crc32c::crc32c(&bytes[..at::HEADER_CRC32C.start]);
         if stored != computed {
             return Err(BlockError::HeaderCrc { stored, computed });
-        }
-        for (field, range) in [
-            ("reserved 60", at::RESERVED_60),
-            ("reserved 88", at::RESERVED_88),
-            ("reserved 116", at::RESERVED_116),
-        ] {
-            if !all_zero(&bytes[range.clone()]) {
-                return Err(BlockError::Field {
-                    field,
-                    value: u64::from(u32_in(bytes, range.start..range.start + 4)),
-                });
-            }
         }
         let [type_byte] = array_in(bytes, at::TYPE);
         let header = Header {
@@ -357,45 +345,12 @@ impl Header {
         if header_len + self.body_len as usize > total_len {
             return refuse("body_len", u64::from(self.body_len));
         }
-        if self.flags & !FLAG_CRITICAL != 0 {
-            return refuse("flags", u64::from(self.flags));
-        }
-        if self.block_type.is_known() {
-            self.check_known_type()
-        } else {
-            Ok(())
-        }
-    }
-
-    /// What v1 fixes for its own types: a field without meaning in a type is 0.
-    fn check_known_type(&self) -> Result<(), BlockError> {
-        let refuse = |field, value| Err(BlockError::Field { field, value });
         let kind = self.block_type;
-        if self.flags != kind.flags() {
-            return refuse("flags", u64::from(self.flags));
-        }
-        if usize::from(self.header_len) != kind.header_len() {
-            return refuse("header_len", u64::from(self.header_len));
-        }
-        if matches!(kind, BlockType::Segment | BlockType::Footer) && self.total_len as usize != BLOCK_ALIGN {
+        if matches!(kind, BlockType::Segment | BlockType::Footer) && total_len != BLOCK_ALIGN {
             return refuse("total_len", u64::from(self.total_len));
         }
-        if kind == BlockType::Segment && self.block_no != 0 {
-            return refuse("block_no", self.block_no);
-        }
-        if !kind.is_sealed() && (!self.stream_id.is_zero() || self.key_slot != 0 || self.tag != [0; 16]) {
-            return refuse(
-                "stream_id, key_slot or tag of an unsealed block",
-                u64::from(self.key_slot),
-            );
-        }
-        if kind != BlockType::Chunk
-            && (self.first_arrival_s, self.last_arrival_s, self.stream_seq) != (0, 0, 0)
-        {
-            return refuse("arrival or stream_seq outside CHUNK", self.stream_seq);
-        }
-        if self.first_arrival_s > self.last_arrival_s {
-            return refuse("first_arrival_s", self.first_arrival_s);
+        if kind == BlockType::Stream && header_len < STREAM_HEADER_LEN {
+            return refuse("header_len", u64::from(self.header_len));
         }
         Ok(())
     }
@@ -570,31 +525,37 @@ mod tests {
                 ..good
             },
         );
+        let stream = Header::new(BlockType::Stream, SegmentId([1; 16]), 3, 16);
         refused(
-            "long header",
+            "STREAM without its commitment",
             Header {
-                header_len: 160,
-                ..good
+                header_len: 128,
+                ..stream
             },
         );
-        refused("unknown flag", Header { flags: 3, ..good });
-        refused("chunk that is not critical", Header { flags: 0, ..good });
+        let footer = Header::new(BlockType::Footer, SegmentId([1; 16]), 3, 248);
         refused(
-            "arrivals reversed",
+            "FOOTER of two pages",
             Header {
-                first_arrival_s: good.last_arrival_s + 1,
-                ..good
+                total_len: 8192,
+                ..footer
             },
         );
-        let index = Header::new(BlockType::Index, SegmentId([1; 16]), 3, 16);
-        refused("slot in an unsealed block", Header { key_slot: 1, ..index });
-        refused(
-            "sequence outside CHUNK",
-            Header {
-                stream_seq: 1,
-                ..index
-            },
-        );
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_ignored() {
+        let later = Header {
+            header_len: 200,
+            flags: 0x81,
+            ..chunk_header()
+        };
+        let mut bytes = later.encode();
+        bytes[header_at::RESERVED_60].fill(0xFF);
+        let crc = crc32c::crc32c(&bytes[..header_at::HEADER_CRC32C.start]);
+        put(&mut bytes, header_at::HEADER_CRC32C, &crc.to_le_bytes());
+        assert_eq!(Header::parse(&bytes), Ok(later));
+        assert!(later.is_critical());
     }
 
     #[test]

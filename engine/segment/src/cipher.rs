@@ -184,26 +184,39 @@ impl Drop for SealKey {
 }
 
 /// What a sealed block authenticates beside its body: the final part of its header, and the extension.
+///
+/// On the stack for the headers of this version, so that sealing does not allocate.
 pub struct BlockAad {
     bytes: [u8; AAD_HEADER_LEN + STREAM_HEADER_LEN - HEADER_LEN],
     len: usize,
+    /// Instead of `bytes`, for a header that a later version extended.
+    longer: Vec<u8>,
 }
 
 impl BlockAad {
     /// `block` begins with the encoded header and its extension.
     pub fn of(header: &Header, block: &[u8]) -> Self {
-        let extension = header.extension(block);
+        let (head, extension) = (&block[..AAD_HEADER_LEN], header.extension(block));
         let mut aad = BlockAad {
             bytes: [0; _],
             len: AAD_HEADER_LEN + extension.len(),
+            longer: Vec::new(),
         };
-        aad.bytes[..AAD_HEADER_LEN].copy_from_slice(&block[..AAD_HEADER_LEN]);
-        aad.bytes[AAD_HEADER_LEN..aad.len].copy_from_slice(extension);
+        if aad.len > aad.bytes.len() {
+            aad.longer = [head, extension].concat();
+        } else {
+            aad.bytes[..AAD_HEADER_LEN].copy_from_slice(head);
+            aad.bytes[AAD_HEADER_LEN..aad.len].copy_from_slice(extension);
+        }
         aad
     }
 
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        if self.longer.is_empty() {
+            &self.bytes[..self.len]
+        } else {
+            &self.longer
+        }
     }
 }
 
@@ -362,6 +375,28 @@ mod tests {
         let mut block = sealed.clone();
         assert_eq!(
             OpenKey::new(&[4; 32]).open_block(&header, &mut block),
+            Err(NotAuthentic)
+        );
+    }
+
+    #[test]
+    fn a_block_with_a_longer_header_than_this_version_writes_opens() {
+        let extended = Header {
+            header_len: 400,
+            ..Header::new(BlockType::Chunk, SegmentId([4; 16]), 17, 8)
+        };
+        let mut header = extended;
+        let mut block = vec![0xAA; header.total_len as usize];
+        block[400..408].copy_from_slice(b"a packet");
+        SealKey::new(Backend::AesGcm, &KEY).seal_block(&mut header, &mut block);
+        assert!(parse_block(&block).is_ok());
+        assert_eq!(
+            OpenKey::new(&KEY).open_block(&header, &mut block.clone()),
+            Ok(&b"a packet"[..])
+        );
+        block[399] ^= 1;
+        assert_eq!(
+            OpenKey::new(&KEY).open_block(&header, &mut block),
             Err(NotAuthentic)
         );
     }

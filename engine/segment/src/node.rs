@@ -24,18 +24,21 @@ impl NodeKey {
     }
 
     pub fn sign_checkpoint(&self, checkpoint: &mut CheckpointBody, segment_id: &SegmentId) {
-        checkpoint.signature = self.sign(&checkpoint.signed_message(&self.public().id(), segment_id));
+        let message = CheckpointBody::signed_message(&checkpoint.encode(), &self.public().id(), segment_id);
+        checkpoint.signature = self.sign(&message);
     }
 
     /// Sets the SIGNED flag too, which the signature covers.
     pub fn sign_footer(&self, footer: &mut FooterBody, segment_id: &SegmentId) {
         footer.flags |= FOOTER_SIGNED;
-        footer.signature = self.sign(&footer.signed_message(&self.public().id(), segment_id));
+        let message = FooterBody::signed_message(&footer.encode(), &self.public().id(), segment_id);
+        footer.signature = self.sign(&message);
     }
 
     /// `host_id` is the segment in which the tombstone stands.
     pub fn sign_tombstone(&self, tombstone: &mut TombstoneBody, host_id: &SegmentId) {
-        tombstone.signature = self.sign(&tombstone.signed_message(&self.public().id(), host_id));
+        let message = TombstoneBody::signed_message(&tombstone.encode(), &self.public().id(), host_id);
+        tombstone.signature = self.sign(&message);
     }
 }
 
@@ -56,26 +59,28 @@ impl NodePublic {
         })
     }
 
-    pub fn verify_checkpoint(&self, checkpoint: &CheckpointBody, segment_id: &SegmentId) -> bool {
-        self.verify(
-            &checkpoint.signed_message(&self.id(), segment_id),
-            &checkpoint.signature,
-        )
+    /// Whether `body`, as stored in `segment_id`, is a checkpoint that this node signed. Likewise the next two.
+    pub fn verify_checkpoint(&self, body: &[u8], segment_id: &SegmentId) -> bool {
+        CheckpointBody::parse(body).is_ok_and(|checkpoint| {
+            let message = CheckpointBody::signed_message(body, &self.id(), segment_id);
+            self.verify(&message, &checkpoint.signature)
+        })
     }
 
     /// False for a footer without the SIGNED flag.
-    pub fn verify_footer(&self, footer: &FooterBody, segment_id: &SegmentId) -> bool {
-        footer.flags & FOOTER_SIGNED != 0
-            && self.verify(&footer.signed_message(&self.id(), segment_id), &footer.signature)
+    pub fn verify_footer(&self, body: &[u8], segment_id: &SegmentId) -> bool {
+        FooterBody::parse(body).is_ok_and(|footer| {
+            let message = FooterBody::signed_message(body, &self.id(), segment_id);
+            footer.flags & FOOTER_SIGNED != 0 && self.verify(&message, &footer.signature)
+        })
     }
 
     /// False for lost blocks, which nobody signs.
-    pub fn verify_tombstone(&self, tombstone: &TombstoneBody, host_id: &SegmentId) -> bool {
-        matches!(tombstone.kind, TombstoneKind::Deleted(_))
-            && self.verify(
-                &tombstone.signed_message(&self.id(), host_id),
-                &tombstone.signature,
-            )
+    pub fn verify_tombstone(&self, body: &[u8], host_id: &SegmentId) -> bool {
+        TombstoneBody::parse(body).is_ok_and(|tombstone| {
+            let message = TombstoneBody::signed_message(body, &self.id(), host_id);
+            matches!(tombstone.kind, TombstoneKind::Deleted(_)) && self.verify(&message, &tombstone.signature)
+        })
     }
 }
 
@@ -101,14 +106,17 @@ mod tests {
         let segment_id = SegmentId([3; 16]);
         let mut signed = checkpoint();
         key.sign_checkpoint(&mut signed, &segment_id);
-        assert!(key.public().verify_checkpoint(&signed, &segment_id));
-        assert!(!other.public().verify_checkpoint(&signed, &segment_id));
-        assert!(!key.public().verify_checkpoint(&signed, &SegmentId([4; 16])));
+        assert!(key.public().verify_checkpoint(&signed.encode(), &segment_id));
+        assert!(!other.public().verify_checkpoint(&signed.encode(), &segment_id));
+        assert!(
+            !key.public()
+                .verify_checkpoint(&signed.encode(), &SegmentId([4; 16]))
+        );
         let moved = CheckpointBody {
             durable_upto: 4096,
             ..signed
         };
-        assert!(!key.public().verify_checkpoint(&moved, &segment_id));
+        assert!(!key.public().verify_checkpoint(&moved.encode(), &segment_id));
     }
 
     #[test]
@@ -120,8 +128,14 @@ mod tests {
             signature: [0; 64],
         };
         key.sign_tombstone(&mut tombstone, &SegmentId([3; 16]));
-        assert!(key.public().verify_tombstone(&tombstone, &SegmentId([3; 16])));
-        assert!(!key.public().verify_tombstone(&tombstone, &SegmentId([4; 16])));
+        assert!(
+            key.public()
+                .verify_tombstone(&tombstone.encode(), &SegmentId([3; 16]))
+        );
+        assert!(
+            !key.public()
+                .verify_tombstone(&tombstone.encode(), &SegmentId([4; 16]))
+        );
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub const RECORD_HEAD_LEN: usize = record_at::SIZE;
 pub const MAX_PACKET_LEN: usize = CHUNK_LEN - HEADER_LEN - ChunkHead::LEN - RECORD_HEAD_LEN;
 const _: () = assert!(MAX_PACKET_LEN == 65_368);
 
-/// Record flag: the packet is RTCP; without it, RTP. The other flag bits are 0 in v1.
+/// Record flag: the packet is RTCP; without it, RTP. The other flag bits are 0 and ignored.
 pub const RECORD_RTCP: u16 = 1;
 
 /// Writes one record at `buf[at..]` and returns where the next one goes.
@@ -58,11 +58,11 @@ pub struct Record<'a> {
 
 /// A chunk whose records do not fill its body exactly. It was sealed so: the writer is at fault, not the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    #[error("record at body byte {at} needs {needed} bytes, {left} are left")]
-    Cut { at: usize, needed: usize, left: usize },
-    #[error("record at body byte {at} has unknown flags {flags:#06x}")]
-    Flags { at: usize, flags: u16 },
+#[error("record at body byte {at} needs {needed} bytes, {left} are left")]
+pub struct RecordError {
+    pub at: usize,
+    pub needed: usize,
+    pub left: usize,
 }
 
 /// Reads the records of an opened chunk. After an error it ends.
@@ -84,7 +84,7 @@ impl<'a> Records<'a> {
     fn parse_next(&mut self) -> Result<Record<'a>, RecordError> {
         let at = self.at;
         let rest = &self.body[at..];
-        let cut = |needed| RecordError::Cut {
+        let cut = |needed| RecordError {
             at,
             needed,
             left: rest.len(),
@@ -93,9 +93,6 @@ impl<'a> Records<'a> {
         let len = record_len(usize::from(u16_in(head, record_at::LEN)));
         let packet = rest.get(RECORD_HEAD_LEN..len).ok_or(cut(len))?;
         let flags = u16_in(head, record_at::FLAGS);
-        if flags & !RECORD_RTCP != 0 {
-            return Err(RecordError::Flags { at, flags });
-        }
         self.at += len;
         let arrival_delta_us = u32_in(head, record_at::DELTA_US);
         Ok(Record {
@@ -164,7 +161,7 @@ mod tests {
         assert_eq!(read.len(), 2);
         assert_eq!(
             read[1],
-            Err(RecordError::Cut {
+            Err(RecordError {
                 at: 32 + 18,
                 needed: 18,
                 left: 17

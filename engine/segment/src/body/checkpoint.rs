@@ -6,7 +6,7 @@
 //!
 //! The heads are the chain ends that a run found when it started, so that a segment deleted later shows.
 
-use super::{BodyError, len_of, need_len};
+use super::{BodyError, len_of, need_len, signed_message};
 use crate::ids::{NodeId, RunId, SegmentId};
 use crate::layout::{array_in, layout, put, u32_in, u64_in};
 
@@ -79,18 +79,15 @@ impl CheckpointBody {
     /// Bytes of a checkpoint without heads.
     pub const LEN: usize = at::SIZE;
 
-    /// What the node signs. The heads are not in it: they are a leaf of the tree, so the next checkpoint's or
-    /// the footer's root covers them.
-    pub fn signed_message(&self, node_id: &NodeId, segment_id: &SegmentId) -> Vec<u8> {
-        let mut message = b"harborseal/v1/checkpoint".to_vec();
-        message.extend_from_slice(&node_id.0);
-        message.extend_from_slice(&segment_id.0);
-        message.extend_from_slice(&self.durable_upto.to_le_bytes());
-        message.extend_from_slice(&self.leaf_count.to_le_bytes());
-        message.extend_from_slice(&self.root);
-        message.extend_from_slice(&self.prev_root.unwrap_or_default());
-        message.extend_from_slice(&self.time_s.to_le_bytes());
-        message
+    /// What the node signs of a body that parses, as stored. The heads are not in it: they are part of a leaf, so
+    /// the next signed root covers them.
+    pub fn signed_message(body: &[u8], node_id: &NodeId, segment_id: &SegmentId) -> Vec<u8> {
+        signed_message(
+            "harborseal/v1/checkpoint",
+            node_id,
+            segment_id,
+            &[&body[..at::FLAGS.start]],
+        )
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -119,38 +116,19 @@ impl CheckpointBody {
     }
 
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
-        if body.len() < at::SIZE {
-            return Err(BodyError::Length {
-                block: BLOCK,
-                len: body.len(),
-                needed: at::SIZE,
-            });
-        }
-        let head_count = u32_in(body, at::HEAD_COUNT);
-        need_len(BLOCK, body, len_of(at::SIZE, head_count, head_at::SIZE))?;
-        let flags = u32_in(body, at::FLAGS);
-        let prev_root: [u8; 32] = array_in(body, at::PREV_ROOT);
-        let prev_root = match flags {
-            0 if prev_root == [0; 32] => None,
-            FLAG_PREV_ROOT => Some(prev_root),
-            _ => {
-                let rule = "flags must be 0 with a zero prev_root, or 1";
-                return Err(BodyError::Field {
-                    block: BLOCK,
-                    at: at::FLAGS.start,
-                    rule,
-                });
-            }
-        };
-        let heads = body[at::SIZE..]
+        need_len(BLOCK, body, at::SIZE)?;
+        let heads_end = len_of(at::SIZE, u32_in(body, at::HEAD_COUNT), head_at::SIZE);
+        need_len(BLOCK, body, heads_end)?;
+        let heads = body[at::SIZE..heads_end]
             .chunks_exact(head_at::SIZE)
             .map(ChainHead::parse)
             .collect();
+        let prev_root_known = u32_in(body, at::FLAGS) & FLAG_PREV_ROOT != 0;
         Ok(CheckpointBody {
             durable_upto: u64_in(body, at::DURABLE_UPTO),
             leaf_count: u64_in(body, at::LEAF_COUNT),
             root: array_in(body, at::ROOT),
-            prev_root,
+            prev_root: prev_root_known.then(|| array_in(body, at::PREV_ROOT)),
             time_s: u64_in(body, at::TIME_S),
             signature: array_in(body, at::SIGNATURE),
             heads,
@@ -239,7 +217,8 @@ mod tests {
 
     #[test]
     fn the_signed_message_is_fixed_width() {
-        let message = checkpoint().signed_message(&NodeId([1; 16]), &SegmentId([2; 16]));
+        let message =
+            CheckpointBody::signed_message(&checkpoint().encode(), &NodeId([1; 16]), &SegmentId([2; 16]));
         assert_eq!(message.len(), 24 + 16 + 16 + 8 + 8 + 32 + 32 + 8);
         assert!(message.starts_with(b"harborseal/v1/checkpoint\x01"));
     }

@@ -1,6 +1,6 @@
 //! CHUNK: the 32 bytes at the start of its plaintext; [`crate::record`]s follow to the end.
 
-use super::{BodyError, need_zero};
+use super::{BodyError, need_len};
 use crate::layout::{layout, put, u32_in, u64_in};
 
 layout! {
@@ -39,14 +39,7 @@ impl ChunkHead {
 
     /// Parses the head of a chunk's whole plaintext.
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
-        if body.len() < at::SIZE {
-            return Err(BodyError::Length {
-                block: "CHUNK",
-                len: body.len(),
-                needed: at::SIZE,
-            });
-        }
-        need_zero("CHUNK", body, at::RESERVED)?;
+        need_len("CHUNK", body, at::SIZE)?;
         Ok(ChunkHead {
             base_ns: u64_in(body, at::BASE_NS),
             packet_count: u32_in(body, at::PACKET_COUNT),

@@ -1,6 +1,6 @@
 //! FOOTER: the file's last 4096 bytes. One ranged read of the tail finds everything.
 
-use super::{BodyError, need_len, need_zero};
+use super::{BodyError, need_len, signed_message};
 use crate::ids::{NodeId, SegmentId};
 use crate::layout::{array_in, layout, put, u32_in, u64_in};
 
@@ -68,13 +68,14 @@ pub struct FooterBody {
 impl FooterBody {
     pub const LEN: usize = at::SIZE;
 
-    /// What the node signs: the whole body up to the signature.
-    pub fn signed_message(&self, node_id: &NodeId, segment_id: &SegmentId) -> Vec<u8> {
-        let mut message = b"harborseal/v1/footer".to_vec();
-        message.extend_from_slice(&node_id.0);
-        message.extend_from_slice(&segment_id.0);
-        message.extend_from_slice(&self.encode()[..at::SIGNATURE.start]);
-        message
+    /// What the node signs of a body that parses, as stored: all up to the signature.
+    pub fn signed_message(body: &[u8], node_id: &NodeId, segment_id: &SegmentId) -> Vec<u8> {
+        signed_message(
+            "harborseal/v1/footer",
+            node_id,
+            segment_id,
+            &[&body[..at::SIGNATURE.start]],
+        )
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -106,18 +107,17 @@ impl FooterBody {
 
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
         need_len(BLOCK, body, Self::LEN)?;
-        need_zero(BLOCK, body, at::RESERVED)?;
         let flags = u32_in(body, at::FLAGS);
-        if !matches!(flags & !FOOTER_SIGNED, FOOTER_SEALED | FOOTER_RECOVERED) {
-            let rule = "flags must be either SEALED or RECOVERED, with or without SIGNED";
+        if !matches!(
+            flags & (FOOTER_SEALED | FOOTER_RECOVERED),
+            FOOTER_SEALED | FOOTER_RECOVERED
+        ) {
+            let rule = "flags must name either SEALED or RECOVERED";
             return Err(BodyError::Field {
                 block: BLOCK,
                 at: 0,
                 rule,
             });
-        }
-        if flags & FOOTER_SIGNED == 0 {
-            need_zero(BLOCK, body, at::SIGNATURE)?;
         }
         Ok(FooterBody {
             flags,
@@ -176,12 +176,7 @@ mod tests {
 
     #[test]
     fn a_footer_is_either_sealed_or_recovered() {
-        for flags in [
-            0,
-            FOOTER_SIGNED,
-            FOOTER_SEALED | FOOTER_RECOVERED,
-            FOOTER_SEALED | 8,
-        ] {
+        for flags in [0, FOOTER_SIGNED, FOOTER_SEALED | FOOTER_RECOVERED] {
             assert!(
                 FooterBody::parse(&FooterBody { flags, ..footer() }.encode()).is_err(),
                 "flags {flags}"
@@ -190,22 +185,22 @@ mod tests {
     }
 
     #[test]
-    fn an_unsigned_footer_has_no_signature() {
-        let unsigned = FooterBody {
-            flags: FOOTER_RECOVERED,
+    fn what_a_later_version_adds_is_ignored() {
+        let later = FooterBody {
+            flags: FOOTER_SEALED | 8,
             ..footer()
         };
-        assert!(FooterBody::parse(&unsigned.encode()).is_err());
-        let unsigned = FooterBody {
-            signature: [0; 64],
-            ..unsigned
-        };
-        assert!(FooterBody::parse(&unsigned.encode()).is_ok());
+        let mut body = later.encode();
+        body[at::RESERVED].fill(0xFF);
+        body.extend([0xFF; 8]);
+        assert_eq!(FooterBody::parse(&body), Ok(later));
     }
 
     #[test]
     fn the_signed_message_covers_all_but_the_signature() {
-        let message = |footer: FooterBody| footer.signed_message(&NodeId([1; 16]), &SegmentId([2; 16]));
+        let message = |footer: FooterBody| {
+            FooterBody::signed_message(&footer.encode(), &NodeId([1; 16]), &SegmentId([2; 16]))
+        };
         assert_eq!(message(footer()).len(), 20 + 16 + 16 + 184);
         assert_eq!(
             message(footer()),

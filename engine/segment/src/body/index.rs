@@ -6,7 +6,7 @@
 //!
 //! A table longer than one block is cut into parts, numbered from 0 per kind, in order.
 
-use super::{BodyError, len_of, need_len, need_zero};
+use super::{BodyError, len_of, need_len};
 use crate::block::{HEADER_LEN, MAX_BLOCK_LEN};
 use crate::ids::StreamId;
 use crate::layout::{array_in, layout, put, u32_in, u64_in};
@@ -124,13 +124,7 @@ impl IndexBody {
     }
 
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
-        if body.len() < at::SIZE {
-            return Err(BodyError::Length {
-                block: BLOCK,
-                len: body.len(),
-                needed: at::SIZE,
-            });
-        }
+        need_len(BLOCK, body, at::SIZE)?;
         let rows = match u32_in(body, at::KIND) {
             KIND_CHUNKS => IndexRows::Chunks(parse_rows(body)?),
             KIND_STREAMS => IndexRows::Streams(parse_rows(body)?),
@@ -154,7 +148,8 @@ pub(crate) trait Row: Sized {
     const KIND: u32;
     const LEN: usize;
     fn encode_to(&self, row: &mut [u8]);
-    fn parse(row: &[u8]) -> Result<Self, BodyError>;
+    /// `row` is at least `LEN` bytes.
+    fn parse(row: &[u8]) -> Self;
 }
 
 pub(crate) fn encode_rows<R: Row>(part: u32, rows: &[R]) -> Vec<u8> {
@@ -169,16 +164,19 @@ pub(crate) fn encode_rows<R: Row>(part: u32, rows: &[R]) -> Vec<u8> {
     body
 }
 
+/// Rows may be longer than this version knows them: `row_len` is the step.
 fn parse_rows<R: Row>(body: &[u8]) -> Result<Vec<R>, BodyError> {
-    if u32_in(body, at::ROW_LEN) as usize != R::LEN {
+    let row_len = u32_in(body, at::ROW_LEN) as usize;
+    if row_len < R::LEN {
         return Err(BodyError::Field {
             block: BLOCK,
             at: at::ROW_LEN.start,
-            rule: "row_len must be its kind's",
+            rule: "row_len is too small",
         });
     }
-    need_len(BLOCK, body, len_of(at::SIZE, u32_in(body, at::ROW_COUNT), R::LEN))?;
-    body[at::SIZE..].chunks_exact(R::LEN).map(R::parse).collect()
+    let end = len_of(at::SIZE, u32_in(body, at::ROW_COUNT), row_len);
+    need_len(BLOCK, body, end)?;
+    Ok(body[at::SIZE..end].chunks_exact(row_len).map(R::parse).collect())
 }
 
 impl Row for ChunkRow {
@@ -195,8 +193,8 @@ impl Row for ChunkRow {
         put(row, chunk_at::STREAM_SEQ, &self.stream_seq.to_le_bytes());
     }
 
-    fn parse(row: &[u8]) -> Result<Self, BodyError> {
-        Ok(ChunkRow {
+    fn parse(row: &[u8]) -> Self {
+        ChunkRow {
             offset: u64_in(row, chunk_at::OFFSET),
             total_len: u32_in(row, chunk_at::TOTAL_LEN),
             stream_row: u32_in(row, chunk_at::STREAM_ROW),
@@ -204,7 +202,7 @@ impl Row for ChunkRow {
             last_s: u64_in(row, chunk_at::LAST_S),
             block_no: u64_in(row, chunk_at::BLOCK_NO),
             stream_seq: u64_in(row, chunk_at::STREAM_SEQ),
-        })
+        }
     }
 }
 
@@ -222,9 +220,8 @@ impl Row for StreamRow {
         put(row, stream_at::BYTES, &self.bytes.to_le_bytes());
     }
 
-    fn parse(row: &[u8]) -> Result<Self, BodyError> {
-        need_zero(BLOCK, row, stream_at::FLAGS)?;
-        Ok(StreamRow {
+    fn parse(row: &[u8]) -> Self {
+        StreamRow {
             stream_id: StreamId(array_in(row, stream_at::STREAM_ID)),
             offset: u64_in(row, stream_at::OFFSET),
             slot: u32_in(row, stream_at::SLOT),
@@ -232,7 +229,7 @@ impl Row for StreamRow {
             first_s: u64_in(row, stream_at::FIRST_S),
             last_s: u64_in(row, stream_at::LAST_S),
             bytes: u64_in(row, stream_at::BYTES),
-        })
+        }
     }
 }
 
@@ -246,13 +243,12 @@ impl Row for KeyRow {
         put(row, key_at::ENTRY_COUNT, &self.entry_count.to_le_bytes());
     }
 
-    fn parse(row: &[u8]) -> Result<Self, BodyError> {
-        need_zero(BLOCK, row, key_at::RESERVED)?;
-        Ok(KeyRow {
+    fn parse(row: &[u8]) -> Self {
+        KeyRow {
             offset: u64_in(row, key_at::OFFSET),
             total_len: u32_in(row, key_at::TOTAL_LEN),
             entry_count: u32_in(row, key_at::ENTRY_COUNT),
-        })
+        }
     }
 }
 
@@ -318,6 +314,19 @@ mod tests {
             wild[at::ROW_COUNT].fill(0xFF);
             assert!(IndexBody::parse(&wild).is_err());
         }
+    }
+
+    #[test]
+    fn longer_rows_of_a_later_version_are_stepped_over() {
+        let [chunks, ..] = tables();
+        let body = chunks.encode();
+        let mut longer = body[..at::SIZE].to_vec();
+        put(&mut longer, at::ROW_LEN, &56u32.to_le_bytes());
+        for row in body[at::SIZE..].chunks(chunk_at::SIZE) {
+            longer.extend_from_slice(row);
+            longer.extend_from_slice(&[0xFF; 8]);
+        }
+        assert_eq!(IndexBody::parse(&longer), Ok(chunks));
     }
 
     #[test]

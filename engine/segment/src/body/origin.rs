@@ -53,7 +53,6 @@ impl OriginBody {
 
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
         need_len(BLOCK, body, Self::LEN)?;
-        super::need_zero(BLOCK, body, at::FLAGS)?;
         let origin = OriginBody {
             segment_id: SegmentId(array_in(body, at::SEGMENT_ID)),
             node_id: NodeId(array_in(body, at::NODE_ID)),

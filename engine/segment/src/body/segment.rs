@@ -82,7 +82,8 @@ impl SegmentBody {
     /// Feature bits are parsed, not judged: ask [`SegmentBody::unsupported_incompat`].
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
         // The version decides what the rest means, so it is looked at before anything else.
-        if body.len() >= at::MAJOR.end && u16_in(body, at::MAJOR) != Self::MAJOR {
+        need_len(BLOCK, body, at::MAJOR.end)?;
+        if u16_in(body, at::MAJOR) != Self::MAJOR {
             return Err(BodyError::Unsupported {
                 block: BLOCK,
                 what: "this major version",
@@ -155,11 +156,13 @@ mod tests {
             SegmentBody::parse(&body),
             Err(BodyError::Unsupported { .. })
         ));
-        body.extend([0; 40]);
-        assert!(matches!(
-            SegmentBody::parse(&body),
-            Err(BodyError::Unsupported { .. })
-        ));
+        for len in [2, 50, 200] {
+            body.resize(len, 0);
+            assert!(
+                matches!(SegmentBody::parse(&body), Err(BodyError::Unsupported { .. })),
+                "{len} bytes"
+            );
+        }
     }
 
     #[test]

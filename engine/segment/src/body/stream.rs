@@ -1,6 +1,6 @@
 //! STREAM: what names a camera, sealed. This is the plaintext; the key commitment is in the header's extension.
 
-use super::{BodyError, need_zero};
+use super::{BodyError, need_len};
 use crate::block::{MAX_BLOCK_LEN, STREAM_HEADER_LEN};
 use crate::layout::{layout, put, u16_in, u32_in, u64_in};
 
@@ -67,31 +67,17 @@ impl StreamInfo {
     }
 
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
-        let len = body.len();
-        if len < at::SIZE {
-            return Err(BodyError::Length {
-                block: BLOCK,
-                len,
-                needed: at::SIZE,
-            });
-        }
-        need_zero(BLOCK, body, at::RESERVED)?;
+        need_len(BLOCK, body, at::SIZE)?;
         let sdp_from = at::SIZE + usize::from(u16_in(body, at::CAMERA_ID_LEN));
-        let needed = sdp_from.saturating_add(u32_in(body, at::SDP_LEN) as usize);
-        if len != needed {
-            return Err(BodyError::Length {
-                block: BLOCK,
-                len,
-                needed,
-            });
-        }
+        let sdp_end = sdp_from.saturating_add(u32_in(body, at::SDP_LEN) as usize);
+        need_len(BLOCK, body, sdp_end)?;
         Ok(StreamInfo {
             ssrc: u32_in(body, at::SSRC),
             media_index: u16_in(body, at::MEDIA_INDEX),
             clock_rate: u32_in(body, at::CLOCK_RATE),
             opened_ns: u64_in(body, at::OPENED_NS),
             camera_id: text(body, at::SIZE, sdp_from)?,
-            sdp: text(body, sdp_from, len)?,
+            sdp: text(body, sdp_from, sdp_end)?,
         })
     }
 }

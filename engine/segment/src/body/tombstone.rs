@@ -5,9 +5,9 @@
 //! body   80 bytes as drawn below · deleted: count × 80 bytes
 //! ```
 
-use super::{BodyError, len_of, need_len};
+use super::{BodyError, len_of, need_len, signed_message};
 use crate::ids::{NodeId, RunId, SegmentId};
-use crate::layout::{all_zero, array_in, layout, put, u32_in, u64_in};
+use crate::layout::{array_in, layout, put, u32_in, u64_in};
 
 layout! {
     at: 80 =>
@@ -70,15 +70,15 @@ impl TombstoneBody {
     /// Bytes of a tombstone without entries.
     pub const LEN: usize = at::SIZE;
 
-    /// What the node signs, for a tombstone that stands in `segment_id`.
-    pub fn signed_message(&self, node_id: &NodeId, segment_id: &SegmentId) -> Vec<u8> {
-        let body = self.encode();
-        let mut message = b"harborseal/v1/tombstone".to_vec();
-        message.extend_from_slice(&node_id.0);
-        message.extend_from_slice(&segment_id.0);
-        message.extend_from_slice(&body[..at::SIGNATURE.start]);
-        message.extend_from_slice(&body[at::SIZE..]);
-        message
+    /// What the node signs of a body that parses, as stored in `host_id`.
+    pub fn signed_message(body: &[u8], node_id: &NodeId, host_id: &SegmentId) -> Vec<u8> {
+        let entries = &body[at::SIZE..len_of(at::SIZE, u32_in(body, at::COUNT), entry_at::SIZE)];
+        signed_message(
+            "harborseal/v1/tombstone",
+            node_id,
+            host_id,
+            &[&body[..at::SIGNATURE.start], entries],
+        )
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -98,51 +98,22 @@ impl TombstoneBody {
     }
 
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
-        if body.len() < at::SIZE {
-            return Err(BodyError::Length {
-                block: BLOCK,
-                len: body.len(),
-                needed: at::SIZE,
-            });
-        }
-        let signature = array_in(body, at::SIGNATURE);
+        need_len(BLOCK, body, at::SIZE)?;
+        let entries_end = len_of(at::SIZE, u32_in(body, at::COUNT), entry_at::SIZE);
+        need_len(BLOCK, body, entries_end)?;
+        let unsupported = |what| Err(BodyError::Unsupported { block: BLOCK, what });
         let kind = match u32_in(body, at::KIND) {
             1 => {
-                need_len(
-                    BLOCK,
-                    body,
-                    len_of(at::SIZE, u32_in(body, at::COUNT), entry_at::SIZE),
-                )?;
-                let entries = body[at::SIZE..]
+                let entries = body[at::SIZE..entries_end]
                     .chunks_exact(entry_at::SIZE)
                     .map(DeletedSegment::parse);
                 TombstoneKind::Deleted(entries.collect::<Result<_, _>>()?)
             }
-            2 => {
-                need_len(BLOCK, body, at::SIZE)?;
-                if u32_in(body, at::COUNT) != 0 || !all_zero(&signature) {
-                    let rule = "count and signature must be 0 for lost blocks";
-                    return Err(BodyError::Field {
-                        block: BLOCK,
-                        at: at::COUNT.start,
-                        rule,
-                    });
-                }
-                TombstoneKind::Lost
-            }
-            3 => {
-                return Err(BodyError::Unsupported {
-                    block: BLOCK,
-                    what: "erasure",
-                });
-            }
-            _ => {
-                return Err(BodyError::Unsupported {
-                    block: BLOCK,
-                    what: "this kind",
-                });
-            }
+            2 => TombstoneKind::Lost,
+            3 => return unsupported("erasure"),
+            _ => return unsupported("this kind"),
         };
+        let signature = array_in(body, at::SIGNATURE);
         Ok(TombstoneBody {
             kind,
             time_s: u64_in(body, at::TIME_S),
@@ -261,7 +232,9 @@ mod tests {
 
     #[test]
     fn the_signed_message_covers_the_entries_and_not_the_signature() {
-        let message = |body: &TombstoneBody| body.signed_message(&NodeId([1; 16]), &SegmentId([2; 16]));
+        let message = |body: &TombstoneBody| {
+            TombstoneBody::signed_message(&body.encode(), &NodeId([1; 16]), &SegmentId([2; 16]))
+        };
         let other_signature = TombstoneBody {
             signature: [0; 64],
             ..deleted()
