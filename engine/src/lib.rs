@@ -1,4 +1,4 @@
-//! Harborseal's engine. Modules stand in the order in which a packet meets them.
+//! Harborseal's engine. Modules stand in the order in which a packet meets them; imports point from the shard down.
 
 pub mod ledger;
 pub mod port;
@@ -6,7 +6,15 @@ pub mod text;
 
 pub mod uring;
 
+pub mod rtp;
+
 pub mod stream;
+
+pub mod chunk;
+
+pub mod log;
+
+pub mod shard;
 
 pub mod archive;
 

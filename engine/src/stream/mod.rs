@@ -1,3 +1,5 @@
-//! Which packets belong to which stream, and what became of them.
+//! Streams: which camera a packet belongs to, and what is known of its stream.
 
+pub mod account;
 pub mod registry;
+pub mod table;

@@ -1,0 +1,328 @@
+//! The keeper: a thread per shard that does with files what may take time, so that the shard never waits.
+//!
+//! Creates and prepares the next segment, allocates ahead, writes index and footer of drained segments, deletes what was prepared and
+//! not needed. Owns the file of every open segment, with an advisory lock on it, so that `harborseal recover` leaves them alone.
+//!
+//! ```text
+//!   prepare: create ─ lock ─ allocate ─ write first blocks ─ fsync file ─ fsync folder ─▶ shard appends
+//!   close:   index + footer at the end ─ fdatasync ─ truncate behind the footer ─ fsync ─ unlock
+//! ```
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crossbeam::channel::{Receiver, Sender};
+use harborseal_segment::cipher::Backend;
+use harborseal_segment::ids::SegmentId;
+use harborseal_segment::keys::Hint;
+use harborseal_segment::node::NodeKey;
+use harborseal_segment::random::os_random;
+use harborseal_segment::writer::{FinishParams, SegmentWriter};
+
+use super::catalog::{ClosedSegment, Note, segment_path};
+use super::prepare::{Chain, Order, Prepared, prepare};
+use super::{Handle, Request};
+use crate::stream::registry::Customer;
+use crate::uring::sys::{self, Waker};
+
+/// Smallest useful allocation, in bytes: three chunks, the tail, and something to spare.
+const MIN_ALLOC_BYTES: u64 = 1 << 20;
+
+/// What the keeper tells its shard.
+pub enum Reply {
+    /// The next segment, and its file for direct writes.
+    Prepared(Box<Prepared>, Arc<File>),
+    /// It could not be prepared.
+    PrepareFailed(io::Error),
+    /// Space was allocated up to this end, or not.
+    Extended(Handle, Result<u64, i32>),
+    /// A segment is closed: its id and final root.
+    Closed(Handle, SegmentId, [u8; 32]),
+    /// The file is released; nothing more will be heard of it.
+    Released(Handle),
+}
+
+/// What stays the same for all segments of a shard.
+pub struct KeeperSettings {
+    /// `DATA/segments`.
+    pub folder: PathBuf,
+    /// This run and shard.
+    pub chain: Chain,
+    /// Sealing library.
+    pub backend: Backend,
+    /// The node's signing key.
+    pub node: Arc<NodeKey>,
+}
+
+struct SegmentFile {
+    file: Arc<File>,
+    path: PathBuf,
+    id: SegmentId,
+    chain_seq: u64,
+}
+
+/// The keeper of one shard.
+pub struct Keeper {
+    settings: KeeperSettings,
+    files: HashMap<Handle, SegmentFile>,
+    next_handle: u32,
+    /// H of each customer by public key, and the chain position it is for.
+    hints: HashMap<String, (u64, Hint)>,
+    replies: Sender<Reply>,
+    waker: Waker,
+    janitor: Sender<Note>,
+}
+
+impl Keeper {
+    /// A keeper that answers through `replies` and wakes the shard after each answer.
+    pub fn new(
+        settings: KeeperSettings,
+        replies: Sender<Reply>,
+        waker: Waker,
+        janitor: Sender<Note>,
+    ) -> Self {
+        Keeper {
+            settings,
+            files: HashMap::new(),
+            next_handle: 0,
+            hints: HashMap::new(),
+            replies,
+            waker,
+            janitor,
+        }
+    }
+
+    /// Works until the shard hangs up.
+    pub fn run(mut self, requests: &Receiver<Request>) {
+        for request in requests {
+            let reply = self.carry_out(request);
+            if let Some(reply) = reply {
+                // The shard may be gone already at the end of a run; then nobody needs the answer.
+                let _ = self.replies.send(reply);
+                self.waker.wake();
+            }
+        }
+    }
+
+    fn carry_out(&mut self, request: Request) -> Option<Reply> {
+        match request {
+            Request::Prepare(order) => Some(self.prepare(&order).unwrap_or_else(|error| {
+                self.note_failure(&error);
+                Reply::PrepareFailed(error)
+            })),
+            Request::Extend { segment, from, bytes } => {
+                let result = self.extend(segment, from, bytes);
+                Some(Reply::Extended(
+                    segment,
+                    result.map_err(|e| e.raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error())),
+                ))
+            }
+            Request::Close {
+                segment,
+                writer,
+                prev_root,
+            } => Some(self.close(segment, *writer, prev_root)),
+            Request::Abandon(handle) => {
+                let file = self.files.remove(&handle)?;
+                self.tell(Note::Abandoned {
+                    id: file.id,
+                    path: file.path,
+                });
+                Some(Reply::Released(handle))
+            }
+            Request::Discard(handle) => {
+                let file = self.files.remove(&handle)?;
+                if let Err(error) = fs::remove_file(&file.path) {
+                    self.tell(Note::Trouble(format!(
+                        "cannot delete the unused segment {}: {error}",
+                        file.path.display()
+                    )));
+                }
+                Some(Reply::Released(handle))
+            }
+            Request::TombstonesDurable(ticket) => {
+                self.tell(Note::TombstonesDurable(ticket));
+                None
+            }
+            Request::NoSpace => {
+                self.tell(Note::NoSpace);
+                None
+            }
+        }
+    }
+
+    fn prepare(&mut self, order: &Order) -> io::Result<Reply> {
+        self.ratchet_hints(order);
+        let of_customer = |c: &Customer| self.hints.get(&c.public_key.to_text()).map(|(_, hint)| hint);
+        let hints: Vec<&Hint> = order.registry.customers.iter().filter_map(of_customer).collect();
+        let created_s = sys::realtime_ns() / 1_000_000_000;
+        let KeeperSettings {
+            chain, backend, node, ..
+        } = &self.settings;
+        let (mut prepared, bytes) =
+            prepare(order, *chain, node, &hints, *backend, created_s, &mut os_random());
+        let id = prepared.origin.segment_id;
+        let path = segment_path(&self.settings.folder, &id, created_s);
+        let file = create_segment(&self.settings.folder, &path)?;
+        match fill(&file, &path, &bytes, order.alloc_bytes) {
+            Ok(end) => prepared.alloc_end = end,
+            Err(error) => {
+                fs::remove_file(&path)?;
+                return Err(error);
+            }
+        }
+        prepared.handle = Handle(self.next_handle);
+        self.next_handle += 1;
+        let file = Arc::new(file);
+        let kept = SegmentFile {
+            file: Arc::clone(&file),
+            path,
+            id,
+            chain_seq: order.chain_seq,
+        };
+        self.files.insert(prepared.handle, kept);
+        Ok(Reply::Prepared(Box::new(prepared), file))
+    }
+
+    /// Moves H of every customer on to this place in the chain. Each step wipes the one before it.
+    fn ratchet_hints(&mut self, order: &Order) {
+        for customer in &order.registry.customers {
+            let (at, hint) = self
+                .hints
+                .entry(customer.public_key.to_text())
+                .or_insert_with(|| (order.chain_seq, Hint::generate(&mut os_random())));
+            while *at < order.chain_seq {
+                hint.ratchet();
+                *at += 1;
+            }
+        }
+    }
+
+    fn extend(&mut self, segment: Handle, from: u64, bytes: u64) -> io::Result<u64> {
+        let Some(file) = self.files.get(&segment) else {
+            return Ok(from);
+        };
+        allocate(&file.file, from, bytes)
+    }
+
+    fn close(&mut self, handle: Handle, writer: SegmentWriter, prev_root: Option<[u8; 32]>) -> Reply {
+        let Some(file) = self.files.remove(&handle) else {
+            return Reply::Released(handle);
+        };
+        match self.write_tail(&file, writer, prev_root) {
+            Ok(closed) => {
+                let root = closed.root;
+                self.tell(Note::Closed(closed));
+                Reply::Closed(handle, file.id, root)
+            }
+            Err(error) => {
+                // Every chunk in it is durable; only its footer is missing. Recovery closes it at the next start.
+                self.tell(Note::Trouble(format!(
+                    "cannot close segment {}: {error}",
+                    file.path.display()
+                )));
+                self.tell(Note::Abandoned {
+                    id: file.id,
+                    path: file.path,
+                });
+                Reply::Released(handle)
+            }
+        }
+    }
+
+    fn write_tail(
+        &self,
+        file: &SegmentFile,
+        writer: SegmentWriter,
+        prev_root: Option<[u8; 32]>,
+    ) -> io::Result<ClosedSegment> {
+        let closed_s = sys::realtime_ns() / 1_000_000_000;
+        let durable_upto = writer.next_offset();
+        let finished = writer.finish(
+            Some(&self.settings.node),
+            FinishParams::sealed(prev_root, durable_upto, closed_s),
+        );
+        // Through the page cache: the tail is not aligned in memory, and it lies behind everything written directly.
+        let plain = File::options().write(true).open(&file.path)?;
+        plain.write_all_at(&finished.bytes, finished.offset)?;
+        plain.sync_data()?;
+        let end = finished.offset + finished.bytes.len() as u64;
+        plain.set_len(end)?;
+        plain.sync_all()?;
+        Ok(ClosedSegment {
+            id: file.id,
+            path: file.path.clone(),
+            bytes: end,
+            run_id: self.settings.chain.run_id,
+            shard: self.settings.chain.shard,
+            chain_seq: file.chain_seq,
+            closed_s,
+            root: finished.root,
+        })
+    }
+
+    fn note_failure(&self, error: &io::Error) {
+        if error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) {
+            self.tell(Note::NoSpace);
+        }
+        self.tell(Note::Trouble(format!(
+            "cannot prepare a segment in {}: {error}",
+            self.settings.folder.display()
+        )));
+    }
+
+    fn tell(&self, note: Note) {
+        // The janitor outlives every keeper; should it have died, the shard must record on regardless.
+        let _ = self.janitor.send(note);
+    }
+}
+
+/// Creates the file in its day's folder, with the folder's own name made durable, and locks it.
+fn create_segment(folder: &Path, path: &Path) -> io::Result<File> {
+    let day = path.parent().unwrap_or(folder);
+    if !day.is_dir() {
+        fs::create_dir_all(day)?;
+        sys::sync_directory(folder)?;
+    }
+    let file = sys::create_direct(path)?.file;
+    file.try_lock().map_err(io::Error::from)?;
+    Ok(file)
+}
+
+/// Writes the first blocks and allocates; the segment exists, durably, when this returns.
+fn fill(file: &File, path: &Path, bytes: &[u8], alloc_bytes: u64) -> io::Result<u64> {
+    let end = allocate(file, 0, alloc_bytes.max(bytes.len() as u64 + MIN_ALLOC_BYTES))?;
+    if end < bytes.len() as u64 + MIN_ALLOC_BYTES {
+        return Err(io::Error::from_raw_os_error(
+            rustix::io::Errno::NOSPC.raw_os_error(),
+        ));
+    }
+    let plain = File::options().write(true).open(path)?;
+    plain.write_all_at(bytes, 0)?;
+    plain.sync_all()?;
+    if let Some(day) = path.parent() {
+        sys::sync_directory(day)?;
+    }
+    Ok(end)
+}
+
+/// Allocates `bytes` beyond `from`, or as much of it as the disk has, halving down to [`MIN_ALLOC_BYTES`].
+fn allocate(file: &File, from: u64, bytes: u64) -> io::Result<u64> {
+    let mut want = bytes.next_multiple_of(MIN_ALLOC_BYTES);
+    loop {
+        match sys::preallocate(file, from + want) {
+            Ok(()) => return Ok(from + want),
+            Err(error)
+                if want > MIN_ALLOC_BYTES
+                    && error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) =>
+            {
+                want = (want / 2).next_multiple_of(MIN_ALLOC_BYTES).max(MIN_ALLOC_BYTES);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Preparing a segment: everything about the next one that can be done ahead, off the shard and without I/O.
+//!
+//! Random ids and secrets are drawn, every customer's secret is wrapped, and the blocks the segment begins with are built: SEGMENT twice,
+//! KEY for the customers and STREAM for the streams that are active now. The keeper writes and syncs them before the shard hears of the segment, so
+//! rotating costs the shard nothing.
+//!
+//! Slots and the order of KEY entries and STREAM blocks are shuffled anew for each segment (design §5): their order says nothing about who is who.
+
+use std::sync::Arc;
+
+use harborseal_segment::block::{BLOCK_ALIGN, Header};
+use harborseal_segment::body::{KeyEntry, OriginBody, StreamInfo};
+use harborseal_segment::cipher::Backend;
+use harborseal_segment::ids::{RunId, SegmentId, StreamId};
+use harborseal_segment::keys::{Hint, SegmentSecret, StreamKeys, Wrap, wrap};
+use harborseal_segment::node::NodeKey;
+use harborseal_segment::random::CryptoRng;
+use harborseal_segment::writer::{Placed, SegmentParams, SegmentWriter};
+use rand::RngExt;
+use rand::seq::SliceRandom;
+
+use super::{Handle, StreamSeal};
+use crate::stream::registry::{Media, Registry};
+
+/// What the shard asks for.
+pub struct Order {
+    /// The segment before it in the chain.
+    pub prev: Option<SegmentId>,
+    /// Its place in the chain.
+    pub chain_seq: u64,
+    /// The customers and cameras it is for.
+    pub registry: Arc<Registry>,
+    /// The registry the streams below count their cameras by.
+    pub current: Arc<Registry>,
+    /// Streams active now.
+    pub streams: Vec<StreamFacts>,
+    /// Space to allocate at once, in bytes.
+    pub alloc_bytes: u64,
+}
+
+/// What a STREAM block says of a stream.
+#[derive(Clone)]
+pub struct StreamFacts {
+    /// Index in the shard's table.
+    pub stream: u32,
+    /// Index of its camera in the order's current registry.
+    pub camera: u32,
+    /// Synchronisation source.
+    pub ssrc: u32,
+    /// Its m-line and clock.
+    pub media: Media,
+    /// Arrival of its first packet in this run, realtime.
+    pub opened_ns: u64,
+    /// The camera's id; stored only sealed.
+    pub camera_id: Box<str>,
+    /// The camera's media description; stored only sealed.
+    pub sdp: Option<Arc<str>>,
+}
+
+/// How one customer is sealed to in one segment.
+pub struct CustomerKeys {
+    /// Its slot.
+    pub slot: u32,
+    /// S.
+    pub secret: SegmentSecret,
+    /// S and H, wrapped to the customer's key.
+    pub entry: KeyEntry,
+    /// Whether its KEY block stands in the segment.
+    pub written: bool,
+}
+
+/// A segment ready to be appended to.
+pub struct Prepared {
+    /// Its file.
+    pub handle: Handle,
+    /// Who it is; the block range is filled in where it becomes an origin.
+    pub origin: OriginBody,
+    /// Its writer, behind the blocks already written.
+    pub writer: Box<SegmentWriter>,
+    /// Per customer of `registry`.
+    pub customers: Vec<CustomerKeys>,
+    /// Per stream of the shard, where its STREAM block is already written.
+    pub streams: Vec<Option<StreamSeal>>,
+    /// KEY and STREAM blocks without padding.
+    pub kept: Vec<Box<[u8]>>,
+    /// Allocated end of the file, in bytes.
+    pub alloc_end: u64,
+    /// The customers and cameras it is for.
+    pub registry: Arc<Registry>,
+    /// New index of each camera of the registry before it.
+    pub remap: Arc<[Option<u32>]>,
+}
+
+/// The identity of a run on a shard: the same for all its segments.
+#[derive(Clone, Copy)]
+pub struct Chain {
+    /// This life of the process.
+    pub run_id: RunId,
+    /// Index of the shard.
+    pub shard: u32,
+}
+
+/// A stream's STREAM block, sealed and placed.
+pub struct SealedStream {
+    /// Where.
+    pub placed: Placed,
+    /// The whole block.
+    pub block: Vec<u8>,
+    /// How its chunks are sealed.
+    pub seal: StreamSeal,
+}
+
+/// Draws secrets, wraps them and builds the first blocks. `hints` are H of each customer of the order's registry, already ratcheted to its
+/// `chain_seq`. Returns the segment (with no file yet) and the bytes the file begins with.
+pub fn prepare(
+    order: &Order,
+    chain: Chain,
+    node: &NodeKey,
+    hints: &[&Hint],
+    backend: Backend,
+    created_s: u64,
+    rng: &mut impl CryptoRng,
+) -> (Prepared, Vec<u8>) {
+    let segment_id = SegmentId(rng.random());
+    let params = SegmentParams {
+        segment_id,
+        node: node.public(),
+        run_id: chain.run_id,
+        shard: chain.shard,
+        prev: order.prev.unwrap_or(SegmentId::ZERO),
+        chain_seq: order.chain_seq,
+        created_s,
+    };
+    let (mut writer, mut bytes) = SegmentWriter::new(params);
+    let remap = remap(&order.current, &order.registry);
+    let mut customers = wrap_all(&order.registry, node, segment_id, hints, rng);
+
+    let mut streams: Vec<&StreamFacts> = order
+        .streams
+        .iter()
+        .filter(|facts| remap[facts.camera as usize].is_some())
+        .collect();
+    streams.shuffle(rng);
+    let owner = |facts: &StreamFacts| {
+        let camera = remap[facts.camera as usize].expect("streams without a camera were left out");
+        order.registry.cameras[camera as usize].customer as usize
+    };
+    let mut kept = Vec::with_capacity(streams.len() + 1);
+    let mut entries: Vec<usize> = streams.iter().map(|facts| owner(facts)).collect();
+    entries.sort_unstable();
+    entries.dedup();
+    entries.shuffle(rng);
+    for batch in entries.chunks(ENTRIES_PER_BLOCK) {
+        let of_batch: Vec<KeyEntry> = batch.iter().map(|c| customers[*c].entry.clone()).collect();
+        batch.iter().for_each(|c| customers[*c].written = true);
+        let (_, block) = writer.add_keys(&of_batch, 0);
+        kept.push(without_padding(&block));
+        bytes.extend_from_slice(&block);
+    }
+    let mut seals: Vec<Option<StreamSeal>> = Vec::new();
+    for facts in streams {
+        let sealed = seal_stream(
+            &mut writer,
+            segment_id,
+            &customers[owner(facts)],
+            facts,
+            backend,
+            0,
+            rng,
+        );
+        kept.push(without_padding(&sealed.block));
+        bytes.extend_from_slice(&sealed.block);
+        let at = facts.stream as usize;
+        if seals.len() <= at {
+            seals.resize_with(at + 1, || None);
+        }
+        seals[at] = Some(sealed.seal);
+    }
+    let prepared = Prepared {
+        handle: Handle(0),
+        origin: OriginBody {
+            segment_id,
+            node_id: node.public().id(),
+            run_id: chain.run_id,
+            shard: chain.shard,
+            chain_seq: order.chain_seq,
+            first_block_no: 0,
+            last_block_no: 0,
+        },
+        writer: Box::new(writer),
+        customers,
+        streams: seals,
+        kept,
+        alloc_end: bytes.len() as u64,
+        registry: Arc::clone(&order.registry),
+        remap,
+    };
+    (prepared, bytes)
+}
+
+/// KEY entries in one block: 256 X-Wing entries are 321,544 bytes, below the format's 1 MiB.
+const ENTRIES_PER_BLOCK: usize = 256;
+
+/// Wraps a fresh secret for every customer, whether it has an active stream or not: a camera may begin to send at any time.
+fn wrap_all(
+    registry: &Registry,
+    node: &NodeKey,
+    segment_id: SegmentId,
+    hints: &[&Hint],
+    rng: &mut impl CryptoRng,
+) -> Vec<CustomerKeys> {
+    let mut slots: Vec<u32> = (0..registry.customers.len() as u32).collect();
+    slots.shuffle(rng);
+    let of_customer = |((customer, slot), hint): ((&crate::stream::registry::Customer, u32), &&Hint)| {
+        let secret = SegmentSecret::generate(rng);
+        let context = Wrap {
+            node_id: node.public().id(),
+            segment_id,
+            slot,
+            i: 0,
+            n: 1,
+        };
+        let entry = wrap(&customer.public_key, &context, hint, &secret, rng);
+        CustomerKeys {
+            slot,
+            secret,
+            entry,
+            written: false,
+        }
+    };
+    registry
+        .customers
+        .iter()
+        .zip(slots)
+        .zip(hints)
+        .map(of_customer)
+        .collect()
+}
+
+/// Seals a STREAM block under a fresh random stream id and expands the key of its chunks.
+pub fn seal_stream(
+    writer: &mut SegmentWriter,
+    segment_id: SegmentId,
+    customer: &CustomerKeys,
+    facts: &StreamFacts,
+    backend: Backend,
+    durable_4k: u32,
+    rng: &mut (impl CryptoRng + ?Sized),
+) -> SealedStream {
+    let stream_id = StreamId(rng.random());
+    let keys = StreamKeys::derive(&segment_id, &customer.secret, &stream_id);
+    let key = keys.seal_key(backend);
+    let info = StreamInfo {
+        ssrc: facts.ssrc,
+        media_index: facts.media.media_index,
+        clock_rate: facts.media.clock_rate_hz,
+        opened_ns: facts.opened_ns,
+        camera_id: facts.camera_id.to_string(),
+        sdp: facts.sdp.as_deref().unwrap_or_default().to_owned(),
+    };
+    let (row, placed, block) = writer.add_stream(
+        stream_id,
+        customer.slot,
+        &key,
+        keys.commitment(),
+        &info,
+        durable_4k,
+    );
+    SealedStream {
+        placed,
+        block,
+        seal: StreamSeal { row, key },
+    }
+}
+
+/// Where each camera of `old` stands in `new`: the same id of the same customer key is the same camera.
+fn remap(old: &Arc<Registry>, new: &Arc<Registry>) -> Arc<[Option<u32>]> {
+    if Arc::ptr_eq(old, new) {
+        return (0..old.cameras.len() as u32).map(Some).collect();
+    }
+    let name = |registry: &Registry, at: usize| {
+        let camera = &registry.cameras[at];
+        (
+            registry.customers[camera.customer as usize].public_key.to_text(),
+            camera.id.clone(),
+        )
+    };
+    let places: std::collections::HashMap<_, u32> = (0..new.cameras.len())
+        .map(|at| (name(new, at), at as u32))
+        .collect();
+    (0..old.cameras.len())
+        .map(|at| places.get(&name(old, at)).copied())
+        .collect()
+}
+
+/// A block without the zeros behind its body, to be kept in memory.
+pub fn without_padding(block: &[u8]) -> Box<[u8]> {
+    let header = super::header_of(block);
+    block[..header.body_end()].into()
+}
+
+/// The whole block again.
+pub fn with_padding(kept: &[u8]) -> (Header, Vec<u8>) {
+    let header = super::header_of(kept);
+    let mut block = kept.to_vec();
+    block.resize(header.total_len as usize, 0);
+    debug_assert!(
+        block.len() % BLOCK_ALIGN == 0,
+        "total_len is a multiple of the block size"
+    );
+    (header, block)
+}

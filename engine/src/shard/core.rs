@@ -1,0 +1,678 @@
+//! The shard's decisions, without I/O: packets, completions and times come in, writes and events go out.
+//!
+//! Owns the streams, the pool and the log of one shard. Read [`Core::receive`] and [`Core::advance`] aloud and you have the README's sentence: a
+//! packet is validated, admitted, accounted and packed; a full or ageing chunk is sealed, placed and written; what an fdatasync covers is stored.
+//!
+//! Invariant, checked after every run and by the simulator: received = stored + Σ dropped(reason) + packets in chunks
+//! and in the hold queue.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::hold::{Hold, MAX_HOLD_NS, Waiting};
+use crate::chunk::{MAX_PACKET_BYTES, OpenChunk, Pool, RecordKind};
+use crate::ledger::{Reason, Snapshot, StreamLedger};
+use crate::log::prepare::{Order, Prepared, StreamFacts};
+use crate::log::{Disk, Log, META_RESERVE, Now, Outside, Request};
+use crate::rtp::Packet;
+use crate::stream::registry::Registry;
+use crate::stream::table::{ACTIVE_NS, Streams};
+use crate::uring::steer::steer;
+
+/// Receiving pauses below this share of free buffers, and goes on above twice of it.
+const LOW_WATER_DIVISOR: usize = 16;
+/// Longest pause of receiving, in nanoseconds: by then the socket buffer has absorbed what it can. After it, packets
+/// are taken and dropped with their reason, so that the loss is counted to the packet.
+const MAX_PAUSE_NS: u64 = 250_000_000;
+/// How long a new segment is used before the one after it is prepared, in nanoseconds: by then most of its streams are
+/// known, so that their STREAM blocks are written ahead.
+const PREPARE_AFTER_NS: u64 = 2_000_000_000;
+/// Pause after a failed preparation, in nanoseconds.
+const PREPARE_RETRY_NS: u64 = 500_000_000;
+
+/// One datagram as the kernel delivered it: with GRO, a batch of packets of equal size (the last may be shorter).
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// Index of the socket; the same on every shard.
+    pub socket: u16,
+    /// Sender.
+    pub from: SocketAddr,
+    /// Kernel's receive stamp, realtime nanoseconds.
+    pub arrival_ns: u64,
+    /// Size of each packet in a batch, or 0 for a single packet.
+    pub gro_size: u16,
+    /// UDP payload.
+    pub data: &'a [u8],
+}
+
+/// The other shards, as one shard sees them.
+pub trait Neighbours {
+    /// Hands a packet to the shard that owns its stream. False: its queue is full.
+    fn hand_over(&mut self, owner: usize, datagram: &Datagram<'_>) -> bool;
+    /// Whether every shard has processed and handed over all that arrived at its socket `socket` up to `arrival_ns`.
+    fn all_past(&self, socket: u16, arrival_ns: u64) -> bool;
+}
+
+/// What one shard needs to know of itself. Times in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Its index.
+    pub shard: u16,
+    /// How many shards there are.
+    pub shards: u16,
+    /// A chunk is sealed at this age at the latest.
+    pub chunk_deadline_ns: u64,
+    /// Longest life of a segment; only to prepare the next in time.
+    pub segment_max_age_ns: u64,
+    /// Largest segment; likewise.
+    pub segment_max_bytes: u64,
+}
+
+/// One shard's decisions.
+pub struct Core {
+    settings: Settings,
+    registry: Arc<Registry>,
+    /// The registry that the next segment should bring.
+    wanted: Arc<Registry>,
+    streams: Streams,
+    pool: Pool,
+    log: Log,
+    hold: Option<Hold>,
+    /// Chunks by the time they must be sealed, in order of opening: the deadline is the same for all.
+    deadlines: VecDeque<(u64, u32, u64)>,
+    /// Chunks that take no more packets and wait for a place in a segment.
+    full: VecDeque<(u32, OpenChunk)>,
+    next_serial: u64,
+    books: Box<Snapshot>,
+    /// The stream of the latest packet: a batch mostly holds packets of one.
+    latest: Option<(u32, SocketAddr, u32)>,
+    low_since_ns: Option<u64>,
+    order_out: bool,
+    /// Slots that changed hands since the latest order.
+    reused: Vec<u32>,
+    order_after_ns: u64,
+    segment_since_ns: u64,
+    stopping: bool,
+}
+
+impl Core {
+    /// A shard without a segment: it receives at once, and seals as soon as one is prepared.
+    pub fn new(
+        settings: Settings,
+        registry: Arc<Registry>,
+        pool: Pool,
+        log: Log,
+        hold: Option<Hold>,
+    ) -> Self {
+        let mut books = Box::new(Snapshot::new(settings.shard));
+        books.pool_buffers = pool.total() as u64;
+        Core {
+            settings,
+            wanted: Arc::clone(&registry),
+            registry,
+            streams: Streams::default(),
+            deadlines: VecDeque::with_capacity(2 * pool.total()),
+            full: VecDeque::with_capacity(pool.total()),
+            pool,
+            log,
+            hold,
+            next_serial: 0,
+            books,
+            latest: None,
+            low_since_ns: None,
+            order_out: false,
+            reused: Vec::new(),
+            order_after_ns: 0,
+            segment_since_ns: 0,
+            stopping: false,
+        }
+    }
+
+    // ---- Receiving ------------------------------------------------------------------------------------------
+
+    /// Takes a datagram from one of this shard's own sockets.
+    pub fn receive(&mut self, datagram: Datagram<'_>, others: &mut impl Neighbours, now: Now) {
+        let size = match usize::from(datagram.gro_size) {
+            0 => datagram.data.len().max(1),
+            size => size,
+        };
+        if datagram.data.is_empty() {
+            self.refuse(&[], Reason::Truncated);
+        }
+        for data in datagram.data.chunks(size) {
+            let single = Datagram {
+                data,
+                gro_size: 0,
+                ..datagram
+            };
+            match Packet::parse(data) {
+                Err(reason) => self.refuse(data, reason),
+                Ok(packet) => {
+                    let owner = steer(packet.ssrc(), usize::from(self.settings.shards));
+                    if owner == usize::from(self.settings.shard) {
+                        self.accept(packet, &single, others, now);
+                    } else if others.hand_over(owner, &single) {
+                        self.books.rehomed += 1;
+                    } else {
+                        self.refuse(data, Reason::RehomeFull);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a packet that another shard received and handed over.
+    pub fn receive_rehomed(&mut self, datagram: Datagram<'_>, others: &impl Neighbours, now: Now) {
+        match Packet::parse(datagram.data) {
+            Err(reason) => self.refuse(datagram.data, reason),
+            Ok(packet) => self.accept(packet, &datagram, others, now),
+        }
+    }
+
+    fn refuse(&mut self, data: &[u8], reason: Reason) {
+        self.books.received += 1;
+        self.books.received_bytes += data.len() as u64;
+        self.books.dropped.add(reason, 1);
+    }
+
+    /// Admits a packet to its stream, and makes it wait there if one before it may still be on its way.
+    fn accept(&mut self, packet: Packet, datagram: &Datagram<'_>, others: &impl Neighbours, now: Now) {
+        let stream = match self.stream_of(packet, datagram, now) {
+            Ok(stream) => stream,
+            Err(reason) => return self.refuse(datagram.data, reason),
+        };
+        self.books.received += 1;
+        self.books.received_bytes += datagram.data.len() as u64;
+        self.streams[stream].received += 1;
+        self.streams[stream].last_packet_ns = now.mono_ns;
+        if self.must_wait(stream, packet, datagram, others) {
+            let waiting = Waiting {
+                stream,
+                socket: datagram.socket,
+                arrival_ns: datagram.arrival_ns,
+                since_ns: now.mono_ns,
+            };
+            if self
+                .hold
+                .as_mut()
+                .is_some_and(|hold| hold.push(waiting, datagram.data))
+            {
+                self.streams[stream].held += 1;
+                return;
+            }
+        }
+        self.take(stream, packet, datagram.data, datagram.arrival_ns, now);
+        if self.streams[stream].held > 0 {
+            self.release_held(others, now);
+        }
+    }
+
+    fn stream_of(&mut self, packet: Packet, datagram: &Datagram<'_>, now: Now) -> Result<u32, Reason> {
+        if datagram.data.len() > MAX_PACKET_BYTES {
+            return Err(Reason::Oversize);
+        }
+        let ssrc = packet.ssrc();
+        let rtcp = matches!(packet, Packet::Rtcp { .. });
+        if let Some((latest, from, stream)) = self.latest {
+            if latest == ssrc && from == datagram.from && !rtcp {
+                return Ok(stream);
+            }
+        }
+        let admitted = self.registry.admit(ssrc, datagram.from, rtcp)?;
+        let stream = match self.streams.find(admitted.camera, ssrc) {
+            Some(stream) => stream,
+            None => {
+                let (camera, media) = (admitted.camera, admitted.media);
+                let (stream, reused) =
+                    self.streams
+                        .open(camera, ssrc, media, datagram.arrival_ns, now.mono_ns)?;
+                if reused {
+                    self.latest = None;
+                    self.log.forget_stream(stream);
+                    self.reused.push(stream);
+                }
+                stream
+            }
+        };
+        if !rtcp {
+            self.latest = Some((ssrc, datagram.from, stream));
+        }
+        Ok(stream)
+    }
+
+    /// A packet waits if it is not the next of its stream and another shard may hold one that comes before it.
+    fn must_wait(
+        &self,
+        stream: u32,
+        packet: Packet,
+        datagram: &Datagram<'_>,
+        others: &impl Neighbours,
+    ) -> bool {
+        let Packet::Rtp { sequence, .. } = packet else {
+            return false;
+        };
+        self.hold.is_some()
+            && !self.streams[stream].account.is_next(sequence)
+            && !others.all_past(datagram.socket, datagram.arrival_ns)
+    }
+
+    /// Lets go of what waited long enough, or is now the next of its stream.
+    fn release_held(&mut self, others: &impl Neighbours, now: Now) {
+        let Some(mut hold) = self.hold.take() else { return };
+        loop {
+            let streams = &self.streams;
+            let held = hold.take(|waiting, bytes| {
+                let next = matches!(Packet::parse(bytes), Ok(Packet::Rtp { sequence, .. })
+                    if streams[waiting.stream].account.is_next(sequence));
+                next || now.mono_ns.saturating_sub(waiting.since_ns) >= MAX_HOLD_NS
+                    || others.all_past(waiting.socket, waiting.arrival_ns)
+            });
+            let Some(held) = held else { break };
+            let stream = held.waiting.stream;
+            self.streams[stream].held -= 1;
+            if let Ok(packet) = Packet::parse(hold.bytes(&held)) {
+                self.take(stream, packet, hold.bytes(&held), held.waiting.arrival_ns, now);
+            }
+            hold.release(held);
+        }
+        self.hold = Some(hold);
+    }
+
+    /// Accounts a packet and packs it into its stream's chunk.
+    fn take(&mut self, index: u32, packet: Packet, data: &[u8], arrival_ns: u64, now: Now) {
+        let stream = &mut self.streams[index];
+        let kind = match packet {
+            Packet::Rtp {
+                sequence, timestamp, ..
+            } => {
+                stream.account.receive(sequence, timestamp, arrival_ns);
+                RecordKind::Rtp
+            }
+            Packet::Rtcp { .. } => RecordKind::Rtcp,
+        };
+        if let Some(chunk) = stream.open.take_if(|chunk| !chunk.fits(data.len(), arrival_ns)) {
+            self.enqueue(index, chunk, now);
+        }
+        if self.streams[index].open.is_none() && !self.open_chunk(index, arrival_ns, now) {
+            let full = self.log.disk_full();
+            return self.drop_packets(
+                index,
+                1,
+                if full {
+                    Reason::DiskFull
+                } else {
+                    Reason::PoolExhausted
+                },
+            );
+        }
+        let stream = &mut self.streams[index];
+        let Some(chunk) = stream.open.as_mut() else { return };
+        let bytes = self.pool.bytes_mut(&chunk.buffer);
+        chunk.push(bytes, kind, arrival_ns, data);
+        let age_ns = now.mono_ns.saturating_sub(chunk.opened_ns);
+        if age_ns >= self.settings.chunk_deadline_ns / 4 * 3 && chunk.ends_well() {
+            if let Some(chunk) = stream.open.take() {
+                self.enqueue(index, chunk, now);
+            }
+        }
+    }
+
+    fn open_chunk(&mut self, stream: u32, arrival_ns: u64, now: Now) -> bool {
+        if self.pool.free() <= META_RESERVE {
+            return false;
+        }
+        let Some(buffer) = self.pool.take() else {
+            return false;
+        };
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        self.deadlines
+            .push_back((now.mono_ns + self.settings.chunk_deadline_ns, stream, serial));
+        self.streams[stream].open = Some(OpenChunk::new(buffer, serial, arrival_ns, now.mono_ns));
+        true
+    }
+
+    fn drop_packets(&mut self, stream: u32, packets: u64, reason: Reason) {
+        self.streams[stream].dropped.add(reason, packets);
+        self.books.dropped.add(reason, packets);
+    }
+
+    // ---- Sealing --------------------------------------------------------------------------------------------
+
+    /// A chunk takes no more packets: seal it now if it can be placed, else let it wait.
+    fn enqueue(&mut self, stream: u32, chunk: OpenChunk, now: Now) {
+        self.streams[stream].chunks_under_way += 1;
+        self.full.push_back((stream, chunk));
+        self.seal_full(now);
+    }
+
+    fn seal_full(&mut self, now: Now) {
+        while !self.full.is_empty() && self.log.has_room(&self.pool) {
+            let Some((index, chunk)) = self.full.pop_front() else {
+                return;
+            };
+            let stream = &mut self.streams[index];
+            let Some(camera) = stream.camera else {
+                // Its camera left the configuration while the disk had no room for it.
+                self.lose_chunk(index, chunk, Reason::DiskFull);
+                continue;
+            };
+            if !self.log.stream_is_placed(index) {
+                let facts = facts_of(index, stream, &self.registry.cameras[camera as usize]);
+                let customer = self.registry.cameras[camera as usize].customer;
+                self.log
+                    .place_stream(&mut self.pool, index, customer, &facts, now);
+            }
+            let lost_before = stream.take_lost();
+            let bytes = self.pool.bytes_mut(&chunk.buffer);
+            let body_len = chunk.finish(bytes, lost_before, stream.chunks_sealed);
+            stream.chunks_sealed += 1;
+            self.books.chunks += 1;
+            self.log.place_chunk(&mut self.pool, index, chunk, body_len, now);
+        }
+    }
+
+    fn seal_due(&mut self, now: Now) {
+        while let Some(&(due_ns, stream, serial)) = self.deadlines.front() {
+            let current = self.streams[stream]
+                .open
+                .as_ref()
+                .is_some_and(|chunk| chunk.serial == serial);
+            if current && due_ns > now.mono_ns && !self.stopping {
+                return;
+            }
+            self.deadlines.pop_front();
+            if current {
+                if let Some(chunk) = self.streams[stream].open.take() {
+                    self.enqueue(stream, chunk, now);
+                }
+            }
+        }
+    }
+
+    fn lose_chunk(&mut self, stream: u32, chunk: OpenChunk, reason: Reason) {
+        crate::uring::memory::wipe(self.pool.bytes_mut(&chunk.buffer));
+        self.streams[stream].chunks_under_way -= 1;
+        self.drop_packets(stream, u64::from(chunk.packets), reason);
+        self.pool.give(chunk.buffer);
+    }
+
+    // ---- Moving on ------------------------------------------------------------------------------------------
+
+    /// Does everything that is due. Call after each batch of packets and completions.
+    pub fn advance(&mut self, disk: &mut impl Disk, others: &impl Neighbours, now: Now) {
+        if self.holds_packets() {
+            self.release_held(others, now);
+        }
+        self.seal_due(now);
+        self.rotate_if_due(disk, now);
+        self.seal_full(now);
+        self.log.advance(&mut self.pool, disk, now, self.stopping);
+        self.settle(now);
+        self.order_if_needed(disk, now);
+        self.note_pressure(now);
+    }
+
+    /// Chunks that became durable: only now their packets are *stored*.
+    fn settle(&mut self, now: Now) {
+        for outcome in self.log.drain_durable() {
+            let chunk = outcome.chunk;
+            let stream = &mut self.streams[chunk.stream];
+            stream.chunks_under_way -= 1;
+            stream.stored += u64::from(chunk.packets);
+            self.books.stored += u64::from(chunk.packets);
+            self.books.stored_bytes += u64::from(chunk.packet_bytes);
+            let latency_us = now.real_ns.saturating_sub(chunk.first_arrival_ns) / 1000;
+            self.books.durable_latency_us.saturating_record(latency_us.max(1));
+        }
+    }
+
+    fn rotate_if_due(&mut self, disk: &mut impl Disk, now: Now) {
+        let brings_registry = self
+            .log
+            .next()
+            .is_some_and(|next| !Arc::ptr_eq(&next.registry, &self.registry));
+        if self.log.next().is_none() || !(brings_registry || self.log.rotation_due(now)) {
+            return;
+        }
+        if brings_registry {
+            self.adopt_registry(disk, now);
+        }
+        self.log.rotate(now);
+        self.segment_since_ns = now.mono_ns;
+        self.books.segments += 1;
+    }
+
+    /// The next segment brings other cameras or customers. Chunks under the old ones are sealed first, where they belong.
+    fn adopt_registry(&mut self, disk: &mut impl Disk, now: Now) {
+        let Some((registry, remap)) = self
+            .log
+            .next()
+            .map(|n| (Arc::clone(&n.registry), Arc::clone(&n.remap)))
+        else {
+            return;
+        };
+        let leaving: Vec<u32> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| {
+                stream
+                    .camera
+                    .is_some_and(|camera| remap[camera as usize].is_none())
+            })
+            .map(|(index, _)| index)
+            .collect();
+        for index in leaving {
+            if let Some(chunk) = self.streams[index].open.take() {
+                self.enqueue(index, chunk, now);
+            }
+        }
+        self.seal_full(now);
+        self.log.advance(&mut self.pool, disk, now, true);
+        self.streams.remap(&remap);
+        self.registry = registry;
+        self.latest = None;
+    }
+
+    fn order_if_needed(&mut self, disk: &mut impl Outside, now: Now) {
+        let reload = !Arc::ptr_eq(&self.wanted, &self.registry);
+        let settle_ns = PREPARE_AFTER_NS.min(self.settings.segment_max_age_ns / 4);
+        let early = self.log.has_active()
+            && now.mono_ns.saturating_sub(self.segment_since_ns) < settle_ns
+            && !self.log.active_is_used_up(self.settings.segment_max_bytes / 4);
+        let have = self.log.next().is_some() || self.order_out || self.stopping;
+        if have || now.mono_ns < self.order_after_ns || (early && !reload) {
+            return;
+        }
+        self.order_out = true;
+        self.reused.clear();
+        let (prev, chain_seq) = self.log.position();
+        let streams = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| now.mono_ns.saturating_sub(stream.last_packet_ns) < ACTIVE_NS)
+            .filter_map(|(index, stream)| {
+                let camera = stream.camera?;
+                let mut facts = facts_of(index, stream, &self.registry.cameras[camera as usize]);
+                facts.camera = camera;
+                Some(facts)
+            })
+            .collect();
+        disk.request(Request::Prepare(Order {
+            prev,
+            chain_seq,
+            registry: Arc::clone(&self.wanted),
+            current: Arc::clone(&self.registry),
+            streams,
+            alloc_bytes: self.log.allocation_bytes(),
+        }));
+    }
+
+    fn note_pressure(&mut self, now: Now) {
+        let low = self.pool.total() / LOW_WATER_DIVISOR;
+        self.low_since_ns = match self.low_since_ns {
+            None if self.pool.free() < low => Some(now.mono_ns),
+            Some(_) if self.pool.free() >= 2 * low => None,
+            unchanged => unchanged,
+        };
+    }
+
+    /// Whether to take datagrams from the sockets now.
+    pub fn wants_packets(&self, now: Now) -> bool {
+        !self.stopping
+            && self
+                .low_since_ns
+                .is_none_or(|since_ns| now.mono_ns.saturating_sub(since_ns) >= MAX_PAUSE_NS)
+    }
+
+    /// Whether packets wait for other shards to get further.
+    pub fn holds_packets(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| !hold.is_empty())
+    }
+
+    /// The next time something falls due by itself, monotonic nanoseconds.
+    pub fn next_deadline_ns(&self) -> Option<u64> {
+        let chunk = self.deadlines.front().map(|(due_ns, _, _)| *due_ns);
+        let held = self
+            .hold
+            .as_ref()
+            .and_then(Hold::oldest_ns)
+            .map(|since_ns| since_ns + MAX_HOLD_NS);
+        chunk
+            .into_iter()
+            .chain(held)
+            .chain(self.log.next_deadline_ns())
+            .min()
+    }
+
+    // ---- Answers --------------------------------------------------------------------------------------------
+
+    /// The log, for completions of writes and syncs, and for what the keeper did.
+    pub fn log_and_pool(&mut self) -> (&mut Log, &mut Pool) {
+        (&mut self.log, &mut self.pool)
+    }
+
+    /// The pool, for the driver to write from.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// A segment is ready. One that was overtaken by a reload is thrown away.
+    pub fn prepared(&mut self, mut prepared: Box<Prepared>, outside: &mut impl Outside) {
+        self.order_out = false;
+        // Slots that changed hands while the keeper worked: what it placed belongs to streams that are gone.
+        for stream in self.reused.drain(..) {
+            if let Some(seal) = prepared.streams.get_mut(stream as usize) {
+                *seal = None;
+            }
+        }
+        if !Arc::ptr_eq(&prepared.registry, &self.wanted) || self.stopping {
+            outside.request(Request::Discard(prepared.handle));
+            return;
+        }
+        if let Some(replaced) = self.log.prepared(prepared) {
+            outside.request(Request::Discard(replaced.handle));
+        }
+    }
+
+    /// The keeper could not prepare a segment; it is asked again a little later.
+    pub fn prepare_failed(&mut self, now: Now) {
+        self.order_out = false;
+        self.order_after_ns = now.mono_ns + PREPARE_RETRY_NS;
+    }
+
+    /// Another configuration: takes effect with the next segment, which is prepared at once.
+    pub fn reload(&mut self, registry: Arc<Registry>, outside: &mut impl Outside) {
+        self.wanted = registry;
+        if let Some(next) = self.log.take_next() {
+            outside.request(Request::Discard(next.handle));
+        }
+    }
+
+    /// From now on no packet is taken; open chunks are sealed and everything is made durable.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Whether everything received is durable.
+    pub fn is_settled(&self) -> bool {
+        self.full.is_empty()
+            && self.log.is_quiet()
+            && self.hold.as_ref().is_none_or(Hold::is_empty)
+            && self.streams.iter().all(|(_, stream)| stream.open.is_none())
+    }
+
+    /// Ends the run: closes the segments; what is still not durable is counted as dropped.
+    pub fn finish(&mut self, outside: &mut impl Outside) {
+        let reason = if self.log.disk_full() {
+            Reason::DiskFull
+        } else {
+            Reason::DiskFailed
+        };
+        while let Some((stream, chunk)) = self.full.pop_front() {
+            self.lose_chunk(stream, chunk, reason);
+        }
+        for outcome in self.log.give_up(outside) {
+            self.drop_packets(outcome.chunk.stream, u64::from(outcome.chunk.packets), reason);
+        }
+        if let Some(next) = self.log.take_next() {
+            outside.request(Request::Discard(next.handle));
+        }
+    }
+
+    /// Bytes made durable so far: while it grows, stopping is making progress.
+    pub fn durable_bytes(&self) -> u64 {
+        self.log.durable_bytes
+    }
+
+    /// The figures as they stand.
+    pub fn snapshot(&mut self, now: Now) -> &Snapshot {
+        let books = &mut self.books;
+        books.streams = 0;
+        books.account = self
+            .streams
+            .ended()
+            .map(|ledger| ledger.account)
+            .unwrap_or_default();
+        for (_, stream) in self.streams.iter() {
+            books.streams += u64::from(now.mono_ns.saturating_sub(stream.last_packet_ns) < ACTIVE_NS);
+            let counts = stream.account.counts();
+            books.account.lost += counts.lost;
+            books.account.duplicates += counts.duplicates;
+            books.account.reordered += counts.reordered;
+            books.account.restarts += counts.restarts;
+        }
+        books.written_bytes = self.log.durable_bytes;
+        books.segments_retired = self.log.retired;
+        books.pool_free = self.pool.free() as u64;
+        books.paused = self.low_since_ns.is_some();
+        books
+    }
+
+    /// Notes the kernel's drop counter of this shard's sockets (batches, with GRO).
+    pub fn note_kernel_drops(&mut self, batches: u64) {
+        self.books.kernel_drop_batches = batches;
+    }
+
+    /// Every stream's ledger.
+    pub fn ledgers(&self) -> Vec<StreamLedger> {
+        self.streams.ledgers(self.settings.shard)
+    }
+}
+
+fn facts_of(
+    index: u32,
+    stream: &crate::stream::table::Stream,
+    camera: &crate::stream::registry::Camera,
+) -> StreamFacts {
+    StreamFacts {
+        stream: index,
+        camera: 0,
+        ssrc: stream.ssrc,
+        media: stream.media,
+        opened_ns: stream.opened_ns,
+        camera_id: camera.id.clone(),
+        sdp: camera.sdp.clone(),
+    }
+}
