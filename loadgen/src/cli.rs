@@ -1,5 +1,5 @@
-//! The command line of the load generator. `RunArgs` and [`run`] also serve `harborseal demo`, whose fleet is a process of
-//! its own with the same arguments.
+//! The command line of the load generator. [`RunArgs`] and [`send`] also serve `harborseal demo`, whose fleet is a process
+//! of its own with the same arguments.
 //!
 //! Progress goes to stderr; the result to stdout, as text or with `--json` as one object.
 
@@ -118,6 +118,9 @@ pub struct RunArgs {
     /// No progress on stderr
     #[arg(long, short)]
     pub quiet: bool,
+    /// Milliseconds between lines of progress where stderr is no terminal
+    #[arg(long, hide = true, default_value_t = 5000)]
+    pub progress_ms: u64,
 }
 
 impl RunArgs {
@@ -157,34 +160,32 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Sends the fleet that the arguments describe, with progress, until its end or SIGINT/SIGTERM (a second one ends the
-/// process at once), and prints its report.
-pub fn run(args: &RunArgs) -> ExitCode {
-    let control = Control::default();
-    for signal in [SIGINT, SIGTERM] {
-        // The second handler is registered first: it acts only where the first has already set the flag.
-        let again = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&control.stop));
-        let stop = signal_hook::flag::register(signal, Arc::clone(&control.stop));
-        if let Err(error) = again.and(stop) {
-            return fail(
-                EXIT_UNREACHABLE,
-                &format!("cannot handle signal {signal}: {error}"),
-            );
-        }
-    }
-    let spec = args.spec();
-    let result = std::thread::scope(|scope| {
-        let sending = scope.spawn(|| fleet::run(&spec, &control));
-        if !args.quiet {
-            show_progress(&control, || sending.is_finished());
-        }
-        sending.join().expect("the sending thread does not panic")
-    });
-    match result {
+fn run(args: &RunArgs) -> ExitCode {
+    match send(args) {
         Ok(report) => print_report(&report, args.json),
         Err(error @ FleetError::Spec(_)) => fail(EXIT_USAGE, &error.to_string()),
         Err(error) => fail(EXIT_UNREACHABLE, &error.to_string()),
     }
+}
+
+/// Sends the fleet that the arguments describe, with progress, until its end or SIGINT/SIGTERM; a second one ends the
+/// process at once.
+pub fn send(args: &RunArgs) -> Result<FleetReport, FleetError> {
+    let control = Control::default();
+    for signal in [SIGINT, SIGTERM] {
+        // The one for the second signal is registered first: it acts only where the other has already set the flag.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&control.stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&control.stop)))
+            .map_err(FleetError::Signal)?;
+    }
+    let spec = args.spec();
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| fleet::run(&spec, &control));
+        if !args.quiet {
+            show_progress(args.progress_ms, &control, || sending.is_finished());
+        }
+        sending.join().expect("the sending thread does not panic")
+    })
 }
 
 fn print_report(report: &FleetReport, json: bool) -> ExitCode {
@@ -226,10 +227,10 @@ fn print_sdp(camera: u32, fleet: FleetArgs) -> ExitCode {
     }
 }
 
-/// One live line on a terminal; without one a line every five seconds.
-fn show_progress(control: &Control, finished: impl Fn() -> bool) {
+/// One live line on a terminal; without one a line now and then.
+fn show_progress(every_ms: u64, control: &Control, finished: impl Fn() -> bool) {
     let terminal = std::io::stderr().is_terminal();
-    let every = Duration::from_millis(if terminal { 500 } else { 5000 });
+    let every = Duration::from_millis(if terminal { 500 } else { every_ms });
     let start = Instant::now();
     let mut last = (start, 0, 0);
     while !finished() {

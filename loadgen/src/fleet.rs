@@ -51,6 +51,8 @@ pub enum FleetError {
     Cpu { cpu: usize, errno: nix::Error },
     #[error("cannot start the sending thread: {0}")]
     Thread(std::io::Error),
+    #[error("cannot handle signals: {0}")]
+    Signal(std::io::Error),
     #[error("{0}")]
     SentLog(#[from] SentLogError),
 }

@@ -164,6 +164,12 @@ impl FleetSpec {
         }
     }
 
+    /// From the first camera's beginning to the last one's end, if nothing is late.
+    pub fn duration_s(&self) -> f64 {
+        let program = Program::new(&Clip::builtin(), self.mbps, self.pacing, self.burst_packets);
+        self.seconds + self.spread_ns(&program) as f64 / 1e9
+    }
+
     /// The cameras, ready to begin.
     pub fn cameras(&self, program: &Program) -> Vec<Camera> {
         let spread_ns = self.spread_ns(program);
