@@ -44,7 +44,6 @@ pub(crate) fn put(bytes: &mut [u8], field: Range<usize>, value: &[u8]) {
     bytes[field].copy_from_slice(value);
 }
 
-#[allow(dead_code)] // asked by the reader of whole pages
 pub(crate) fn all_zero(bytes: &[u8]) -> bool {
     first_nonzero(bytes).is_none()
 }
