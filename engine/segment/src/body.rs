@@ -71,3 +71,31 @@ fn signed_message(label: &str, node_id: &NodeId, segment_id: &SegmentId, parts: 
 fn len_of(head: usize, count: u32, entry: usize) -> usize {
     head.saturating_add((count as usize).saturating_mul(entry))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Mostly small numbers, so that counts and lengths are often plausible.
+    fn hostile_body() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(prop_oneof![3 => 0..4u8, 1 => any::<u8>()], 0..2000)
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_a_parser_panic(body in hostile_body()) {
+            let node = crate::node::NodePublic([7; 32]);
+            let segment_id = SegmentId([8; 16]);
+            let _ = SegmentBody::parse(&body);
+            let _ = KeyBody::parse(&body);
+            let _ = StreamInfo::parse(&body);
+            let _ = ChunkHead::parse(&body);
+            let _ = OriginBody::parse(&body);
+            let _ = IndexBody::parse(&body);
+            prop_assert!(!node.verify_checkpoint(&body, &segment_id));
+            prop_assert!(!node.verify_footer(&body, &segment_id));
+            prop_assert!(!node.verify_tombstone(&body, &segment_id));
+        }
+    }
+}

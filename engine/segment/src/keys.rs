@@ -215,7 +215,8 @@ pub enum UnwrapError {
     Malformed,
 }
 
-/// Opens an entry of `segment_id`, a segment of `node_id`. Costs a decapsulation, about a tenth of a millisecond.
+/// Opens an entry of `segment_id`, a segment of `node_id`. Costs a decapsulation, whether it succeeds or not: find
+/// the right entry by its hint where that is possible.
 pub fn unwrap(
     identity: &Identity,
     entry: &KeyEntry,

@@ -3,9 +3,9 @@
 //! A segment is one file of 4 KiB-aligned blocks. Everything a camera sent is inside sealed CHUNK blocks; what
 //! is in the clear is only what scrubbing, recovery and verification need without a key.
 //!
-//! Modules stand in the order in which a segment comes to be: names ([`ids`]), bytes ([`block`], [`body`],
-//! [`record`]), proofs ([`merkle`], [`node`]), keys ([`identity`], [`keys`], [`cipher`]), and the [`writer`] that
-//! ties them.
+//! Modules stand in the order in which a segment lives: names ([`ids`]), bytes ([`block`], [`body`], [`record`]),
+//! proofs ([`merkle`], [`node`]), keys ([`random`], [`identity`], [`keys`], [`cipher`]), the [`writer`] that ties
+//! them, and then the way back: any [`source`] of bytes, [`scan`], [`head`], [`open`] and [`reader`].
 //!
 //! Invariants of the whole crate: no clock, no files, no threads, no unsafe. All numbers on disk are
 //! little-endian and of fixed width. Bytes from outside are parsed into a type once; a parser returns an error
@@ -25,9 +25,11 @@ pub mod node;
 
 pub mod random;
 
-pub mod cipher;
 pub mod identity;
+
 pub mod keys;
+
+pub mod cipher;
 
 pub mod writer;
 

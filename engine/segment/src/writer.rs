@@ -318,8 +318,8 @@ impl SegmentWriter {
     pub fn finish(mut self, node: Option<&NodeKey>, params: FinishParams) -> Finished {
         let offset = self.next_offset;
         self.durable_4k = in_4k(params.durable_upto);
+        let mut bytes = Vec::with_capacity(self.tail_len() as usize);
         let tables = std::mem::take(&mut self.tables);
-        let mut bytes = Vec::new();
         let chunks_at = self.append_index(&tables.chunks, &mut bytes);
         let streams_at = self.append_index(&tables.streams, &mut bytes);
         let keys_at = self.append_index(&tables.keys, &mut bytes);
