@@ -299,3 +299,58 @@ impl Drop for Core {
         drop(unsafe { Box::from_raw(self.ring.as_ptr()) });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn core(plain_flags: bool, restrict: bool) -> Core {
+        let options = CoreOptions {
+            entries: 8,
+            completions: 16,
+            workers: 1,
+            worker_cpus: vec![0],
+            restrict,
+            plain_flags,
+        };
+        let mut core = Core::new(&options).unwrap();
+        core.enable(&options).unwrap();
+        core
+    }
+
+    /// The result of an operation the engine never uses.
+    fn result_of_nop(core: &mut Core) -> i32 {
+        let entry = opcode::Nop::new().build().user_data(1);
+        // SAFETY: a no-op points to nothing.
+        assert!(unsafe { core.push(&entry) }.unwrap());
+        core.wait(1, 0, 1_000_000).unwrap();
+        let mut batch = [Completion::default(); BATCH];
+        assert_eq!(core.take(&mut batch), 1);
+        batch[0].result
+    }
+
+    #[test]
+    fn a_restricted_ring_refuses_what_the_engine_does_not_use() {
+        let mut restricted = core(false, true);
+        if restricted.report.has("RESTRICTED") {
+            assert_eq!(result_of_nop(&mut restricted), -libc::EACCES);
+        }
+        assert_eq!(result_of_nop(&mut core(false, false)), 0);
+    }
+
+    #[test]
+    fn many_rings_in_turn_leave_no_descriptor_registered() {
+        // A thread can register 16; each ring must give its own back.
+        for _ in 0..40 {
+            let core = core(false, true);
+            assert_eq!(core.report.refused, []);
+        }
+    }
+
+    #[test]
+    fn without_optional_flags_a_ring_still_works() {
+        let mut core = core(true, false);
+        assert!(!core.report.has(DEFER_TASKRUN));
+        assert_eq!(result_of_nop(&mut core), 0);
+    }
+}

@@ -53,7 +53,8 @@ impl RegionOptions {
 pub enum Pages {
     /// Reserved huge pages. Counted in HugetlbPages, not in VmRSS.
     Hugetlb,
-    /// Ordinary mapping, 2 MiB aligned, with transparent huge pages asked for (the kernel may decline).
+    /// 2 MiB aligned with transparent huge pages asked for and not switched off; under memory pressure the kernel
+    /// may still give some ordinary ones.
     Transparent,
     Small,
 }
@@ -89,11 +90,13 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     pub(super) fn new(options: &RegionOptions) -> io::Result<(Mapping, MemoryReport)> {
-        let (mapping, pages) = Self::map(options)?;
+        let (mapping, mut pages) = Self::map(options)?;
         let (base, bytes) = (mapping.base.as_ptr().cast::<c_void>(), mapping.bytes);
         if pages == Pages::Transparent {
             // SAFETY: the range is exactly this mapping; the advice changes no contents.
-            let _declined = unsafe { madvise(base, bytes, Advice::LinuxHugepage) };
+            if !transparent_allowed() || unsafe { madvise(base, bytes, Advice::LinuxHugepage) }.is_err() {
+                pages = Pages::Small;
+            }
         }
         // SAFETY: as above.
         let undumpable = unsafe { madvise(base, bytes, Advice::LinuxDontDump) }.is_ok();
@@ -181,6 +184,12 @@ impl Drop for Mapping {
         let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
         debug_assert!(unmapped.is_ok(), "munmap of an owned mapping");
     }
+}
+
+/// Whether the system allows transparent huge pages where they are asked for; the advice succeeds either way.
+fn transparent_allowed() -> bool {
+    let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    setting.is_ok_and(|setting| !setting.contains("[never]"))
 }
 
 /// Overwrites `len` bytes from `ptr` with zeros, by stores the compiler must not leave out.
