@@ -164,7 +164,8 @@ fn ring_key(key: &[u8; 32]) -> ring::aead::LessSafeKey {
 
 impl SealKey {
     /// `aes-gcm` wipes itself. `ring` does not, but its key lies inline: another key's schedule written over it
-    /// leaves nothing of it, and `black_box` keeps the compiler from finding that write useless.
+    /// leaves nothing of it there, and `black_box` keeps the compiler from finding that write useless. Copies that
+    /// moving the key left behind are out of reach: make a key where it will stay.
     fn wipe(&mut self) {
         match &mut self.0 {
             #[cfg(feature = "ring")]

@@ -217,12 +217,16 @@ impl Identity {
         bytes[4..36].copy_from_slice(&self.seeds.kem);
         bytes[36..].copy_from_slice(&self.seeds.signing);
         let secret = encode(SECRET_PREFIX, &bytes[..]);
-        let public = self.public.to_text();
-        Zeroizing::new(format!(
+        let head = format!(
             "# Harborseal identity. Whoever has this file can watch: keep it secret, and keep a copy.\n\
-             # public key: {public}\n{}\n",
-            *secret
-        ))
+             # public key: {}\n",
+            self.public.to_text()
+        );
+        let mut text = Zeroizing::new(String::with_capacity(head.len() + secret.len() + 1));
+        for part in [&head, &secret[..], "\n"] {
+            text.push_str(part);
+        }
+        text
     }
 
     /// Parses an identity file's text.
@@ -294,29 +298,20 @@ fn encode(prefix: &str, bytes: &[u8]) -> Zeroizing<String> {
 fn decode<const N: usize>(prefix: &str, encoded: &str) -> Result<Zeroizing<[u8; N]>, KeyError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if let Some(at) = encoded.chars().position(|c| !allowed(c)) {
-        return Err(KeyError::Character {
-            at: prefix.len() + at + 1,
-        });
+        let at = prefix.len() + at + 1;
+        return Err(KeyError::Character { at });
     }
-    let needed = N / 3 * 4;
-    if encoded.len() != needed {
-        return Err(KeyError::Length {
-            found: encoded.len(),
-            needed,
-        });
-    }
-    let mut bytes = Zeroizing::new([0; N]);
-    let decoded = BASE64_URL_SAFE_NO_PAD.decode_slice(encoded, &mut bytes[..]);
-    assert_eq!(
-        decoded,
-        Ok(N),
-        "alphabet and length were checked, and no spare bits remain"
-    );
-    let (body, stored) = bytes.split_at(N - CHECKSUM_LEN);
-    if checksum(prefix, body) != stored {
-        Err(KeyError::Checksum)
-    } else {
-        Ok(bytes)
+    let (found, needed) = (encoded.len(), N / 3 * 4);
+    let cut = KeyError::Length { found, needed };
+    let bytes = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.decode(encoded).map_err(|_| cut)?);
+    let (body, stored) = bytes.split_last_chunk::<CHECKSUM_LEN>().ok_or(cut)?;
+    let whole = checksum(prefix, body) == *stored;
+    match <[u8; N]>::try_from(&bytes[..]) {
+        Ok(bytes) if whole => Ok(Zeroizing::new(bytes)),
+        Ok(_) => Err(KeyError::Checksum),
+        // Whole, but of another length: a kind that this version does not have.
+        Err(_) if whole && body.len() >= 4 => Err(check_kind(body).err().unwrap_or(cut)),
+        Err(_) => Err(cut),
     }
 }
 
@@ -422,6 +417,19 @@ mod tests {
             KeyError::Unsupported {
                 kem: 0x0010,
                 signing: 1
+            }
+        );
+    }
+
+    #[test]
+    fn a_shorter_key_of_a_later_kind_is_unsupported_rather_than_cut() {
+        let bytes = [&KEM_P256.to_le_bytes()[..], &[2, 0], &[7; 65 + 65 + 64]].concat();
+        let later = encode(PUBLIC_PREFIX, &bytes);
+        assert_eq!(
+            refused(&later),
+            KeyError::Unsupported {
+                kem: 0x0010,
+                signing: 2
             }
         );
     }

@@ -303,7 +303,7 @@ impl SegmentWriter {
     }
 
     /// For recovery: takes over a whole, checked block that stands at `offset` already, in file order, holes left
-    /// out. Of the two SEGMENT blocks only the first is taken over.
+    /// out. SEGMENT is taken over once, at 0, from whichever copy is whole.
     pub fn adopt(&mut self, offset: u64, header: &Header, block: &[u8]) {
         assert!(offset >= self.next_offset, "blocks are adopted in file order");
         self.next_offset = offset;
