@@ -280,7 +280,8 @@ impl<S: Source> Segment<S> {
         Ok(groups)
     }
 
-    fn origin_of(&self, segment_id: SegmentId) -> Option<Origin> {
+    /// What is known of a segment whose blocks stand in this file: itself, or one that an ORIGIN block names.
+    pub fn origin_of(&self, segment_id: SegmentId) -> Option<Origin> {
         if segment_id == self.head.id {
             return Some(self.head.origin());
         }

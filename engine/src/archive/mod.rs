@@ -12,6 +12,7 @@ use harborseal_segment::source::Source;
 use rustix::fs::SeekFrom;
 
 pub mod find;
+pub mod library;
 
 /// The extension of segment files, without the dot.
 pub const EXTENSION: &str = "hseal";
@@ -103,6 +104,11 @@ impl Source for FileSource {
         }
     }
 }
+
+/// The segments that the format's own tests use.
+#[cfg(test)]
+#[path = "../../segment/tests/common/mod.rs"]
+pub(crate) mod fixtures;
 
 #[cfg(test)]
 mod tests {
