@@ -18,11 +18,15 @@ pub mod shard;
 
 pub mod archive;
 
+pub mod janitor;
+
 pub mod metrics;
 
 pub mod control;
 
 pub mod config;
+
+pub mod engine;
 
 pub mod cli;
 pub mod media;

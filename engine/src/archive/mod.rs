@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use harborseal_segment::source::Source;
 use rustix::fs::SeekFrom;
 
+pub mod closing;
 pub mod find;
 pub mod library;
 

@@ -29,7 +29,7 @@ away from the machine that records, and keep a copy. The recording machine gets 
 Examples:
   harborseal keygen -o alice.identity
   harborseal keygen --public alice.identity")]
-#[group(required = true, multiple = false)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
 pub struct Args {
     /// Make a new identity in FILE (mode 0600; an existing file is never overwritten)
     #[arg(short, long, value_name = "FILE", group = "what")]

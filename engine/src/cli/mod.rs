@@ -11,6 +11,7 @@ pub mod error;
 pub mod keygen;
 pub mod output;
 pub mod paths;
+pub mod run;
 
 pub use error::{CliError, ExitStatus};
 
@@ -30,12 +31,15 @@ struct Cli {
 /// The commands, in the order a newcomer meets them.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Record cameras: the daemon
+    Run(run::Args),
     /// Make a customer's identity, or show its public key
     Keygen(keygen::Args),
 }
 
 fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
     match command {
+        Command::Run(args) => run::run(&args),
         Command::Keygen(args) => keygen::run(args),
     }
 }

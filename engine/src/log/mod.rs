@@ -675,7 +675,7 @@ impl Log {
     fn place_tombstones(&mut self, pool: &mut Pool, now: Now) {
         while let Some((ticket, entries)) = self.tombstones.pop_front() {
             let Some(active) = self.segments.back_mut().filter(|a| {
-                a.stage == Stage::Good && pool.free() >= 1 + entries.len() * 80 / BUFFER_BYTES && a.room() > 0
+                a.stage == Stage::Good && pool.free() > entries.len() * 80 / BUFFER_BYTES && a.room() > 0
             }) else {
                 self.tombstones.push_front((ticket, entries));
                 return;
@@ -781,10 +781,9 @@ impl Log {
             offset,
             pool.region(),
             &ranges[..count],
-        ) {
-            if let Some(write) = self.writes[token].as_mut() {
-                write.resubmit_ns = None;
-            }
+        ) && let Some(write) = self.writes[token].as_mut()
+        {
+            write.resubmit_ns = None;
         }
     }
 

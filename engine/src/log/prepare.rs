@@ -132,6 +132,7 @@ pub fn prepare(
         created_s,
     };
     let (mut writer, mut bytes) = SegmentWriter::new(params);
+    writer.reserve(RESERVED_CHUNKS, order.streams.len() + RESERVED_STREAMS);
     let remap = remap(&order.current, &order.registry);
     let mut customers = wrap_all(&order.registry, node, segment_id, hints, rng);
 
@@ -197,6 +198,11 @@ pub fn prepare(
     };
     (prepared, bytes)
 }
+
+/// Index rows there is room for before the writer allocates on the shard: a minute at 280 Mb/s. 48 bytes each.
+const RESERVED_CHUNKS: usize = 32 * 1024;
+/// Streams that may begin in the middle of a segment, likewise. 64 bytes each.
+const RESERVED_STREAMS: usize = 4096;
 
 /// KEY entries in one block: 256 X-Wing entries are 321,544 bytes, below the format's 1 MiB.
 const ENTRIES_PER_BLOCK: usize = 256;
@@ -305,7 +311,7 @@ pub fn with_padding(kept: &[u8]) -> (Header, Vec<u8>) {
     let mut block = kept.to_vec();
     block.resize(header.total_len as usize, 0);
     debug_assert!(
-        block.len() % BLOCK_ALIGN == 0,
+        block.len().is_multiple_of(BLOCK_ALIGN),
         "total_len is a multiple of the block size"
     );
     (header, block)

@@ -47,7 +47,7 @@ impl Moving {
         self.target = Some(active.handle);
         self.blocks.clear();
         for foreign in &self.foreign {
-            self.blocks.push_back(Next::Origin(foreign.origin.clone()));
+            self.blocks.push_back(Next::Origin(foreign.origin));
             self.blocks.extend(foreign.kept.iter().cloned().map(Next::Kept));
         }
         active.foreign.extend(self.foreign.iter().cloned());

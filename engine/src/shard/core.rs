@@ -214,10 +214,12 @@ impl Core {
         }
         let ssrc = packet.ssrc();
         let rtcp = matches!(packet, Packet::Rtcp { .. });
-        if let Some((latest, from, stream)) = self.latest {
-            if latest == ssrc && from == datagram.from && !rtcp {
-                return Ok(stream);
-            }
+        if let Some((latest, from, stream)) = self.latest
+            && latest == ssrc
+            && from == datagram.from
+            && !rtcp
+        {
+            return Ok(stream);
         }
         let admitted = self.registry.admit(ssrc, datagram.from, rtcp)?;
         let stream = match self.streams.find(admitted.camera, ssrc) {
@@ -311,10 +313,11 @@ impl Core {
         let bytes = self.pool.bytes_mut(&chunk.buffer);
         chunk.push(bytes, kind, arrival_ns, data);
         let age_ns = now.mono_ns.saturating_sub(chunk.opened_ns);
-        if age_ns >= self.settings.chunk_deadline_ns / 4 * 3 && chunk.ends_well() {
-            if let Some(chunk) = stream.open.take() {
-                self.enqueue(index, chunk, now);
-            }
+        if age_ns >= self.settings.chunk_deadline_ns / 4 * 3
+            && chunk.ends_well()
+            && let Some(chunk) = stream.open.take()
+        {
+            self.enqueue(index, chunk, now);
         }
     }
 
@@ -383,10 +386,8 @@ impl Core {
                 return;
             }
             self.deadlines.pop_front();
-            if current {
-                if let Some(chunk) = self.streams[stream].open.take() {
-                    self.enqueue(stream, chunk, now);
-                }
+            if current && let Some(chunk) = self.streams[stream].open.take() {
+                self.enqueue(stream, chunk, now);
             }
         }
     }

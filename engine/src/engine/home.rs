@@ -1,0 +1,189 @@
+//! The data folder: one engine at a time, the node's signing key, and the segments.
+//!
+//! ```text
+//!   DATA/lock               held while an engine runs
+//!   DATA/keys/node.key      0600   the node's Ed25519 seed, 64 hex digits; made at the first start
+//!   DATA/keys/node.pub      0644   its public key, 64 hex digits: what `verify` can hold signatures against
+//!   DATA/segments/<yyyymmdd>/<id>.hseal
+//! ```
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use harborseal_segment::node::NodeKey;
+use harborseal_segment::random::os_random;
+use rand::Rng;
+use zeroize::Zeroizing;
+
+use super::StartError;
+use crate::uring::sys;
+
+/// An engine's folder, locked.
+pub struct Home {
+    /// Where segments are kept.
+    pub segments: PathBuf,
+    keys: PathBuf,
+    /// Holding it open holds the lock.
+    _lock: File,
+}
+
+impl Home {
+    /// Opens or makes the folder. Fails if another engine has it.
+    pub fn open(data: &Path) -> Result<Home, StartError> {
+        let failed = |what: &Path, error: &io::Error| {
+            let remedy = "check data_dir and its permissions";
+            StartError::io(format!("cannot use {}", what.display()), error, remedy)
+        };
+        let (keys, segments) = (data.join("keys"), data.join("segments"));
+        for (folder, mode) in [(data, 0o750), (&keys, 0o700), (&segments, 0o750)] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(folder)
+                .map_err(|error| failed(folder, &error))?;
+        }
+        let path = data.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| failed(&path, &error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Home {
+                segments,
+                keys,
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(StartError {
+                message: format!("another engine is using {}", data.display()),
+                remedy: "stop it, or give this one a data_dir of its own".to_owned(),
+                configuration: false,
+            }),
+            Err(TryLockError::Error(error)) => Err(failed(&path, &error)),
+        }
+    }
+
+    /// Reads the node's key, or makes it at the first start.
+    pub fn node_key(&self) -> Result<NodeKey, StartError> {
+        let path = self.keys.join("node.key");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.make_node_key(&path),
+            Err(error) => {
+                return Err(StartError::io(
+                    format!("cannot read {}", path.display()),
+                    &error,
+                    "",
+                ));
+            }
+        };
+        let mode = fs::metadata(&path)
+            .map(|meta| meta.permissions().mode() & 0o777)
+            .unwrap_or(0);
+        if mode & 0o077 != 0 {
+            return Err(StartError {
+                message: format!("{} can be read by others (mode {mode:o})", path.display()),
+                remedy: format!("chmod 600 {}", path.display()),
+                configuration: false,
+            });
+        }
+        let seed = parse_hex(text.trim()).ok_or_else(|| StartError {
+            message: format!("{} is not a node key: 64 hex digits are expected", path.display()),
+            remedy: "restore it from a backup; without it this node is a new node to everybody who verifies"
+                .to_owned(),
+            configuration: false,
+        })?;
+        Ok(NodeKey::from_bytes(&seed))
+    }
+
+    fn make_node_key(&self, path: &Path) -> Result<NodeKey, StartError> {
+        let mut seed = Zeroizing::new([0; 32]);
+        os_random().fill_bytes(&mut seed[..]);
+        let key = NodeKey::from_bytes(&seed);
+        let text = Zeroizing::new(hex(&seed[..]) + "\n");
+        let made = self
+            .write_new("node.pub", 0o644, (hex(&key.public().0) + "\n").as_bytes())
+            .and_then(|()| self.write_new("node.key", 0o600, text.as_bytes()));
+        made.map_err(|error| {
+            StartError::io(
+                format!("cannot write {}", path.display()),
+                &error,
+                "check data_dir",
+            )
+        })?;
+        Ok(key)
+    }
+
+    /// Writes a file whole or not at all, durably.
+    fn write_new(&self, name: &str, mode: u32, bytes: &[u8]) -> io::Result<()> {
+        let part = self.keys.join(format!("{name}.part"));
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(mode)
+            .open(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&part, self.keys.join(name))?;
+        sys::sync_directory(&self.keys)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn parse_hex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    let mut bytes = Zeroizing::new([0; 32]);
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_key_is_made_once_and_only_for_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Home::open(folder.path()).unwrap_or_else(|e| panic!("{}", e.message));
+        let key = first
+            .node_key()
+            .unwrap_or_else(|e| panic!("{}", e.message))
+            .public();
+        assert_eq!(
+            first
+                .node_key()
+                .unwrap_or_else(|e| panic!("{}", e.message))
+                .public(),
+            key
+        );
+        let path = folder.path().join("keys/node.key");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(first.node_key().err().unwrap().remedy.contains("chmod 600"));
+    }
+
+    #[test]
+    fn one_folder_has_one_engine() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = Home::open(folder.path()).unwrap_or_else(|e| panic!("{}", e.message));
+        assert!(
+            Home::open(folder.path())
+                .err()
+                .unwrap()
+                .message
+                .contains("another engine")
+        );
+    }
+}
