@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 use std::path::Path;
 
+use crate::config::ConfigError;
 pub use crate::text::{OneLine, Plain};
 
 /// The exit statuses every command keeps to. Scripts rely on the numbers: they never change.
@@ -82,6 +83,17 @@ impl CliError {
     /// The exit status.
     pub fn status(&self) -> ExitStatus {
         self.status
+    }
+}
+
+impl From<ConfigError> for CliError {
+    /// A file that cannot be read is an I/O error; what is wrong in it is a configuration error.
+    fn from(error: ConfigError) -> Self {
+        if error.line.is_some() {
+            CliError::usage(error)
+        } else {
+            CliError::io(error)
+        }
     }
 }
 

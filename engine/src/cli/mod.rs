@@ -7,6 +7,7 @@
 use clap::Parser;
 use clap::error::ErrorKind;
 
+pub mod check;
 pub mod error;
 pub mod keygen;
 pub mod output;
@@ -33,6 +34,8 @@ struct Cli {
 enum Command {
     /// Record cameras: the daemon
     Run(run::Args),
+    /// Say what this machine lacks for a configuration, and the remedy for each
+    Check(check::Args),
     /// Make a customer's identity, or show its public key
     Keygen(keygen::Args),
 }
@@ -40,6 +43,7 @@ enum Command {
 fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
     match command {
         Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(args),
         Command::Keygen(args) => keygen::run(args),
     }
 }

@@ -7,6 +7,7 @@ use super::document::{ConfigError, Root, Section, Value};
 use super::{Chunk, Commit, Control, Listen, Memory, Recovery, Retention, Rtcp, Seal, SealBackend, Segment};
 use super::{Settings, Shards, units};
 use crate::stream::registry::Registry;
+use crate::uring::sys;
 
 const MIB: u64 = 1 << 20;
 
@@ -39,15 +40,7 @@ pub fn memory_min_bytes(shards: usize) -> u64 {
 
 /// The CPUs this process may run on, in order. Empty if the kernel does not say.
 pub fn usable_cpus() -> Vec<usize> {
-    let set = rustix::thread::sched_getaffinity(None);
-    set.map_or_else(
-        |_| Vec::new(),
-        |set| {
-            (0..rustix::thread::CpuSet::MAX_CPU)
-                .filter(|cpu| set.is_set(*cpu))
-                .collect()
-        },
-    )
+    sys::allowed_cpus().unwrap_or_default()
 }
 
 /// Reads every section but the customers and cameras.

@@ -13,9 +13,8 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 
 use crate::ledger::Snapshot;
-use crate::metrics::exposition;
-
-use super::process;
+use crate::metrics::{Process, exposition};
+use crate::uring::sys;
 
 /// Shards report several times a second; one that has not for this long is stuck.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -73,7 +72,7 @@ pub fn routes(board: Shared) -> Router {
 }
 
 async fn metrics(State(board): State<Shared>) -> impl IntoResponse {
-    let cost = process::cost();
+    let cost = Process::so_far();
     let text = {
         let board = lock(&board);
         exposition::render(&board.shards, cost, board.phase == Phase::Ready, board.lines_lost)
@@ -82,7 +81,7 @@ async fn metrics(State(board): State<Shared>) -> impl IntoResponse {
 }
 
 async fn healthz(State(board): State<Shared>) -> (StatusCode, String) {
-    match lock(&board).silent_shard(process::monotonic_ns()) {
+    match lock(&board).silent_shard(sys::monotonic_ns()) {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(shard) => (
             StatusCode::SERVICE_UNAVAILABLE,

@@ -14,7 +14,6 @@ mod alarms;
 mod http;
 mod lines;
 mod notify;
-mod process;
 mod task;
 
 use std::net::{SocketAddr, TcpListener};

@@ -17,10 +17,11 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::alarms::Alarms;
 use super::http::{self, Board, Phase, Shared};
 use super::lines::Lines;
-use super::{Command, Final, Log, Options, Ready, Reload, notify, process};
+use super::{Command, Final, Log, Options, Ready, Reload, notify};
 use crate::ledger::{Snapshot, StreamLedger};
-use crate::metrics::{Meter, Totals, events};
+use crate::metrics::{Meter, Process, Totals, events};
 use crate::port::Inbox;
+use crate::uring::sys;
 
 /// How long the last lines wait for a reader that is slow. Everything is durable by then; waiting costs nothing else.
 const LAST_LINES_PATIENCE: Duration = Duration::from_secs(10);
@@ -101,7 +102,7 @@ impl Plane {
             stop,
             reload,
         } = task;
-        let now_ns = process::monotonic_ns();
+        let now_ns = sys::monotonic_ns();
         let board = Arc::new(Mutex::new(Board {
             phase: Phase::Starting,
             shards: inboxes.iter().map(|inbox| inbox.latest().clone()).collect(),
@@ -178,7 +179,7 @@ impl Plane {
     }
 
     fn begin(&mut self, ready: &Ready) {
-        let now_ns = process::monotonic_ns();
+        let now_ns = sys::monotonic_ns();
         self.began_ns = now_ns;
         self.progress.reset();
         {
@@ -234,7 +235,7 @@ impl Plane {
 
     /// Takes in what the shards said.
     fn look(&mut self) {
-        let now_ns = process::monotonic_ns();
+        let now_ns = sys::monotonic_ns();
         let mut board = http::lock(&self.board);
         board.lines_lost = self.voice.lost();
         for (shard, inbox) in self.inboxes.iter_mut().enumerate() {
@@ -272,12 +273,12 @@ impl Plane {
 
     fn totals(&self) -> Totals {
         let board = http::lock(&self.board);
-        Totals::new(board.shards.iter(), process::cost(), process::monotonic_ns())
+        Totals::new(board.shards.iter(), Process::so_far(), sys::monotonic_ns())
     }
 
     fn pat_watchdog(&self) {
         if http::lock(&self.board)
-            .silent_shard(process::monotonic_ns())
+            .silent_shard(sys::monotonic_ns())
             .is_none()
         {
             notify::watchdog();
@@ -287,7 +288,7 @@ impl Plane {
     fn finish(&mut self, snapshots: &[Snapshot], streams: Vec<StreamLedger>, reply: &mpsc::Sender<Final>) {
         // Watermarks that the shards reported on their way out.
         self.look();
-        let totals = Totals::new(snapshots.iter(), process::cost(), process::monotonic_ns());
+        let totals = Totals::new(snapshots.iter(), Process::so_far(), sys::monotonic_ns());
         let span = self.meter.whole(&totals);
         let reason = self
             .stop_reason

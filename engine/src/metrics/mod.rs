@@ -9,6 +9,7 @@ pub mod exposition;
 use hdrhistogram::Histogram;
 
 use crate::ledger::Snapshot;
+use crate::uring::sys::{self, Usage};
 
 /// The process beside its shards: what it costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +18,18 @@ pub struct Process {
     pub cpu_ns: u64,
     /// Resident memory and huge pages, in bytes. The kernel counts the latter apart from VmRSS.
     pub memory_bytes: u64,
+}
+
+impl Process {
+    /// What this process has cost so far.
+    pub fn so_far() -> Process {
+        // The kernel always has this file; without it, memory is the figure that is missing.
+        let memory = sys::memory_use().unwrap_or_default();
+        Process {
+            cpu_ns: Usage::of_process().cpu_ns(),
+            memory_bytes: memory.rss_bytes + memory.hugetlb_bytes,
+        }
+    }
 }
 
 /// The sum of all shards' snapshots at one moment, and what the process had cost by then.
@@ -149,6 +162,12 @@ mod tests {
             memory_bytes: 0,
         };
         Totals::new([&snapshot].into_iter(), process, second * 1_000_000_000)
+    }
+
+    #[test]
+    fn this_process_costs_something() {
+        let cost = Process::so_far();
+        assert!(cost.cpu_ns > 0 && cost.memory_bytes > 100_000, "{cost:?}");
     }
 
     #[test]

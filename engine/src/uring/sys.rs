@@ -107,6 +107,16 @@ pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
+/// Whether something (NTP, PTP) keeps the system clock in step; `None` if the kernel does not say.
+pub fn clock_synchronised() -> Option<bool> {
+    let mut timex = std::mem::MaybeUninit::<libc::timex>::zeroed();
+    // SAFETY: all-zero is a valid timex, whose `modes` 0 asks to read only; adjtimex writes one timex to the pointer.
+    match unsafe { libc::adjtimex(timex.as_mut_ptr()) } {
+        -1 => None,
+        state => Some(state != libc::TIME_ERROR),
+    }
+}
+
 /// Soft and hard limit; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
