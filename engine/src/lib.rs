@@ -20,6 +20,8 @@ pub mod archive;
 
 pub mod janitor;
 
+pub mod media;
+
 pub mod metrics;
 
 pub mod control;
@@ -29,4 +31,3 @@ pub mod config;
 pub mod engine;
 
 pub mod cli;
-pub mod media;

@@ -6,23 +6,32 @@
 //!
 //! ```text
 //!                       ┌ capture ── pcapng · rtpdump     every packet in range, as it arrived
-//! push ── range, SSRC ──┤
-//!                       └ movie ──── order ── clock ── frame (h264, h265) ── video ── mp4
+//! push ──────────────────┤
+//!                       └ movie ──── sender (order ── clock ── frame, codec) ── mp4
 //! ```
 //!
 //! Memory is bounded: the reordering window, one frame, and, for MP4, one table row per sample.
 
 mod capture;
+mod clock;
+mod codec;
 mod error;
+mod frame;
+mod movie;
+mod mp4;
+mod notes;
 mod order;
 mod pcapng;
 mod rtpdump;
+mod sdp;
+mod sender;
 mod target;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub use error::Error;
+pub use sdp::codec_name;
 
 /// One stored packet.
 #[derive(Clone, Copy, Debug)]
@@ -125,27 +134,37 @@ pub struct Export(Kind);
 
 enum Kind {
     Capture(Box<capture::Capture>),
+    Movie(Box<movie::Movie>),
 }
 
 impl Export {
-    /// Begins an export to `path`, in the format of its extension.
+    /// Begins an export of a camera that has `streams` to `path`, in the format of its extension.
     ///
     /// # Errors
-    /// If the extension names no format, or the file cannot be made there.
-    pub fn create(path: &Path, range: Range) -> Result<Export, Error> {
+    /// If the extension names no format, the file cannot be made there, or an MP4 is asked of a camera without
+    /// H.264 or H.265.
+    pub fn create(path: &Path, streams: &[Stream], range: Range) -> Result<Export, Error> {
         let format = Format::of(path)?;
+        let media_index = match format {
+            Format::Mp4 => Some(movie::choose_media(streams)?),
+            Format::Pcapng | Format::Rtpdump => None,
+        };
         let target = target::Target::create(path)?;
-        let capture = capture::Capture::new(target, format, range)?;
-        Ok(Export(Kind::Capture(Box::new(capture))))
+        Ok(Export(match media_index {
+            Some(media_index) => Kind::Movie(Box::new(movie::Movie::new(target, range, media_index)?)),
+            None => Kind::Capture(Box::new(capture::Capture::new(target, format, range)?)),
+        }))
     }
 
-    /// Takes the camera's next packet; packets come in arrival order over all its streams.
+    /// Takes the camera's next packet; packets come in arrival order over all its streams. For an MP4 they should
+    /// begin well before the range, so that a key frame is among them; what is not needed is left out.
     ///
     /// # Errors
     /// Those of the file.
     pub fn push(&mut self, stream: &Stream, packet: Packet<'_>) -> Result<(), Error> {
         match &mut self.0 {
             Kind::Capture(capture) => capture.push(stream, packet),
+            Kind::Movie(movie) => movie.push(stream, packet),
         }
     }
 
@@ -156,6 +175,7 @@ impl Export {
     pub fn finish(self) -> Result<Report, Error> {
         match self.0 {
             Kind::Capture(capture) => capture.finish(),
+            Kind::Movie(movie) => movie.finish(),
         }
     }
 }

@@ -48,7 +48,6 @@ pub(super) struct Ordered<'a> {
     pub marker: bool,
     pub payload_type: u8,
     pub payload: &'a [u8],
-    #[expect(dead_code, reason = "the frame assembler, landing next, reads it")]
     pub follows: Follows,
 }
 
@@ -66,6 +65,9 @@ pub(super) struct Counts {
     /// Places where packets are missing, restarts included.
     pub gaps: u64,
 }
+
+/// Receives the packets, in order.
+pub(super) type Out<'o> = &'o mut dyn FnMut(Ordered<'_>);
 
 /// A packet kept back, or the parsed form of one.
 struct Held {
@@ -117,17 +119,10 @@ impl Order {
     }
 
     /// Takes the next packet by arrival and gives to `out` what is in order now.
-    ///
-    /// # Errors
-    /// Those of `out`; packets that are not RTP are ignored (admission refused them already).
-    pub fn push<E>(
-        &mut self,
-        arrival_ns: u64,
-        bytes: &[u8],
-        out: &mut impl FnMut(Ordered<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    /// What is not RTP is ignored: admission refused it already.
+    pub fn push(&mut self, arrival_ns: u64, bytes: &[u8], out: Out<'_>) {
         let Ok(rtp) = RtpReader::new(bytes) else {
-            return Ok(());
+            return;
         };
         let number = u16::from(rtp.sequence_number());
         let packet = Packet {
@@ -148,7 +143,7 @@ impl Order {
             _ if distance < 0 => return self.behind(extended, packet, out),
             _ if distance == 0 => {
                 self.last_arrival_ns = self.last_arrival_ns.max(arrival_ns);
-                self.emit(extended, &packet.borrowed(), out)?;
+                self.emit(extended, &packet.borrowed(), out);
             }
             _ => self.hold(extended, packet.held()),
         }
@@ -157,14 +152,10 @@ impl Order {
     }
 
     /// Gives out everything that is still held: the stream ends here, or pauses.
-    ///
-    /// # Errors
-    /// Those of `out`.
-    pub fn flush<E>(&mut self, out: &mut impl FnMut(Ordered<'_>) -> Result<(), E>) -> Result<(), E> {
+    pub fn flush(&mut self, out: Out<'_>) {
         while let Some((extended, held)) = self.pop() {
-            self.emit(extended, &held.borrowed(), out)?;
+            self.emit(extended, &held.borrowed(), out);
         }
-        Ok(())
     }
 
     /// The number everything is measured against.
@@ -183,13 +174,8 @@ impl Order {
     }
 
     /// Begins a new numbering with `held`.
-    fn settle<E>(
-        &mut self,
-        held: Held,
-        number: u16,
-        out: &mut impl FnMut(Ordered<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.flush(out)?;
+    fn settle(&mut self, held: Held, number: u16, out: Out<'_>) {
+        self.flush(out);
         // Two cycles up: nothing of the new numbering can meet the history of the old.
         let cycle = (self.reference() >> 16) + 2;
         let reference = (cycle << 16) | u64::from(number);
@@ -200,16 +186,10 @@ impl Order {
         self.last_arrival_ns = held.arrival_ns;
         self.anew = true;
         self.hold(reference, held);
-        Ok(())
     }
 
     /// A packet whose number is far from all others: an outage, a restarted sender, or a stray.
-    fn far<E>(
-        &mut self,
-        packet: Packet<'_>,
-        quiet: bool,
-        out: &mut impl FnMut(Ordered<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn far(&mut self, packet: Packet<'_>, quiet: bool, out: Out<'_>) {
         let number = packet.number;
         if quiet {
             self.counts.stray += u64::from(self.stray.take().is_some());
@@ -217,7 +197,7 @@ impl Order {
         }
         match self.stray.take() {
             Some((first, held)) if number != first && near(number, first) => {
-                self.settle(held, first, out)?;
+                self.settle(held, first, out);
                 let extended = self
                     .reference()
                     .wrapping_add_signed(i64::from(number.wrapping_sub(first) as i16));
@@ -228,25 +208,18 @@ impl Order {
                 self.stray = Some((number, packet.held()));
             }
         }
-        Ok(())
     }
 
     /// A packet whose place has already left: a duplicate, a latecomer, or a sender that restarted nearby.
-    fn behind<E>(
-        &mut self,
-        extended: u64,
-        packet: Packet<'_>,
-        out: &mut impl FnMut(Ordered<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn behind(&mut self, extended: u64, packet: Packet<'_>, out: Out<'_>) {
         let (seen, rtp_time) = self.history[extended as usize % HISTORY];
         if seen == extended && rtp_time == packet.rtp.timestamp() {
             self.counts.duplicates += 1;
         } else if seen == extended {
-            return self.far(packet, false, out);
+            self.far(packet, false, out);
         } else {
             self.counts.late += 1;
         }
-        Ok(())
     }
 
     fn hold(&mut self, extended: u64, held: Held) {
@@ -266,16 +239,12 @@ impl Order {
     }
 
     /// Gives out what became contiguous, and what waited too long.
-    fn release<E>(
-        &mut self,
-        now_ns: u64,
-        out: &mut impl FnMut(Ordered<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn release(&mut self, now_ns: u64, out: Out<'_>) {
         if let Some(State::Settling { since_ns, .. }) = self.state
             && self.held.len() < SETTLE_PACKETS
             && now_ns.saturating_sub(since_ns) < SETTLE_NS
         {
-            return Ok(());
+            return;
         }
         while let Some((&lowest, _)) = self.held.first_key_value() {
             let due = match self.state {
@@ -286,19 +255,13 @@ impl Order {
                 break;
             }
             if let Some((extended, held)) = self.pop() {
-                self.emit(extended, &held.borrowed(), out)?;
+                self.emit(extended, &held.borrowed(), out);
             }
         }
-        Ok(())
     }
 
     /// Lets one packet leave.
-    fn emit<E>(
-        &mut self,
-        extended: u64,
-        packet: &Ordered<'_>,
-        out: &mut impl FnMut(Ordered<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn emit(&mut self, extended: u64, packet: &Ordered<'_>, out: Out<'_>) {
         let follows = match self.state {
             Some(State::Running { next }) if !self.anew && next == extended => Follows::Directly,
             Some(State::Running { next }) if !self.anew => Follows::Lost(extended - next),
@@ -376,7 +339,6 @@ fn near(a: u16, b: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::convert::Infallible;
 
     /// 12 bytes of header and the number again as payload.
     fn rtp(number: u16, rtp_time: u32) -> Vec<u8> {
@@ -394,16 +356,13 @@ mod tests {
     fn run(packets: impl IntoIterator<Item = (u16, u32, u64)>) -> (Vec<(u16, Follows)>, Counts) {
         let mut order = Order::new();
         let mut left = Vec::new();
-        let mut out = |p: Ordered<'_>| -> Result<(), Infallible> {
+        let mut out = |p: Ordered<'_>| {
             left.push((u16::from_be_bytes([p.payload[0], p.payload[1]]), p.follows));
-            Ok(())
         };
         for (number, rtp_time, arrival_ms) in packets {
-            order
-                .push(arrival_ms * MS, &rtp(number, rtp_time), &mut out)
-                .unwrap();
+            order.push(arrival_ms * MS, &rtp(number, rtp_time), &mut out);
         }
-        order.flush(&mut out).unwrap();
+        order.flush(&mut out);
         (left, order.counts)
     }
 
@@ -493,12 +452,7 @@ mod tests {
                 continue;
             }
             let bytes = rtp(n as u16, n);
-            order
-                .push(u64::from(n) * MS, &bytes, &mut |_| -> Result<(), Infallible> {
-                    left += 1;
-                    Ok(())
-                })
-                .unwrap();
+            order.push(u64::from(n) * MS, &bytes, &mut |_| left += 1);
             assert!(order.held.len() <= WINDOW + 1);
         }
         assert_eq!(left + order.held.len() as u64, 140_000);

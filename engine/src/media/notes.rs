@@ -1,0 +1,166 @@
+//! What an export left out, and the words in which a person is told.
+
+use std::collections::BTreeSet;
+
+use super::frame::LeftOut;
+use super::movie::Entry;
+use super::order::Counts;
+use super::{Error, Range, Stream, sdp};
+
+/// What was seen and what was left out while an MP4 was made.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub counts: Counts,
+    pub left_out: LeftOut,
+    /// Frames before the first that can be decoded on its own.
+    pub before_entry: u64,
+    /// Leading pictures of an entry point.
+    pub leading: u64,
+    /// Packets of an SSRC that another one had followed.
+    pub stragglers: u64,
+    /// Packets of payload types that are no video.
+    pub other_payloads: u64,
+    /// Senders that ended.
+    pub senders: u64,
+    other_media: BTreeSet<u16>,
+    other_codecs: BTreeSet<String>,
+    weakest: Option<Entry>,
+    begins_ns: Option<u64>,
+}
+
+impl Tally {
+    /// A packet of an m-line that is not exported.
+    pub fn other_media(&mut self, stream: &Stream) {
+        if self.other_media.insert(stream.media_index) {
+            self.other_codecs.insert(sdp::codec_name(stream));
+        }
+    }
+
+    /// A sender begins with a frame that arrived at `arrival_ns`.
+    pub fn begin(&mut self, entry: Entry, arrival_ns: u64) {
+        self.weakest = Some(self.weakest.map_or(entry, |weakest| weakest.min(entry)));
+        self.begins_ns.get_or_insert(arrival_ns);
+    }
+
+    /// The file begins anew.
+    pub fn restart(&mut self) {
+        self.weakest = None;
+        self.begins_ns = None;
+        self.before_entry = 0;
+        self.leading = 0;
+    }
+
+    /// Adds what a sender told at its end.
+    pub fn add(&mut self, (counts, left_out): (Counts, LeftOut)) {
+        self.counts.duplicates += counts.duplicates;
+        self.counts.late += counts.late;
+        self.counts.stray += counts.stray;
+        self.counts.lost += counts.lost;
+        self.counts.gaps += counts.gaps;
+        self.left_out.incomplete += left_out.incomplete;
+        self.left_out.undescribed += left_out.undescribed;
+        self.left_out.malformed += left_out.malformed;
+        self.left_out.interleaved += left_out.interleaved;
+    }
+
+    /// Why no frame could be written.
+    pub fn nothing(&self) -> Error {
+        let LeftOut {
+            incomplete,
+            undescribed,
+            interleaved,
+            ..
+        } = self.left_out;
+        let why = if interleaved > 0 {
+            return Error::NoVideo(
+                "this camera interleaves frames (packetization-mode=2), which is not read".into(),
+            );
+        } else if undescribed > 0 {
+            format!("{undescribed} frames, but no parameter sets, neither in the stream nor in the SDP")
+        } else if self.before_entry > 0 {
+            format!("{} frames, but no key frame to begin at", self.before_entry)
+        } else if incomplete > 0 {
+            format!("{incomplete} frames, none of them complete")
+        } else {
+            "no video packet".into()
+        };
+        Error::NothingInRange(format!("nothing to show in the range: {why}"))
+    }
+
+    /// Everything worth telling, one sentence each.
+    pub fn notes(&self, tracks: usize, range: Range, span_ns: Option<(u64, u64)>) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut counted = |count: u64, what: &str| {
+            if count > 0 {
+                notes.push(format!("{count} {what}"));
+            }
+        };
+        counted(
+            self.left_out.incomplete,
+            "frames left out: packets of them are missing",
+        );
+        counted(
+            self.before_entry,
+            "frames left out: they stand before the first key frame",
+        );
+        counted(
+            self.leading,
+            "frames left out: they refer to frames before the first key frame",
+        );
+        counted(
+            self.left_out.undescribed,
+            "frames left out: their parameter sets are missing",
+        );
+        counted(
+            self.left_out.malformed,
+            "packets contradict themselves; their frames are left out",
+        );
+        counted(
+            self.left_out.interleaved,
+            "packets are interleaved, which is not read; their frames are left out",
+        );
+        counted(self.counts.duplicates, "duplicate packets dropped");
+        counted(self.counts.late, "packets came too late to be put in order");
+        counted(
+            self.stragglers,
+            "packets of a second sender at the same time left out",
+        );
+        counted(self.other_payloads, "packets of other payload types left out");
+        if self.senders > 1 {
+            notes.push(format!(
+                "the camera began anew {} times (new SSRC)",
+                self.senders - 1
+            ));
+        }
+        if tracks > 1 {
+            notes.push("the camera changed its codec: the file has a track for each".into());
+        }
+        match self.weakest {
+            Some(Entry::Recovery) => {
+                notes.push("no key frame to begin at: begins at a recovery point".into())
+            }
+            Some(Entry::Intra) => notes.push(
+                "neither key frame nor recovery point to begin at: begins at an intra picture; \
+                 the first frames may show errors"
+                    .into(),
+            ),
+            Some(Entry::Key) | None => {}
+        }
+        if let (Some(from_ns), Some(begins_ns), Some(_)) = (range.from_ns, self.begins_ns, span_ns)
+            && begins_ns > from_ns
+        {
+            let seconds = (begins_ns - from_ns) as f64 / 1e9;
+            notes.push(format!(
+                "no key frame at or before the start asked for: begins {seconds:.3} s later"
+            ));
+        }
+        if !self.other_codecs.is_empty() {
+            let codecs: Vec<&str> = self.other_codecs.iter().map(String::as_str).collect();
+            notes.push(format!(
+                "not in the MP4: {} (a .pcapng holds every stream)",
+                codecs.join(", ")
+            ));
+        }
+        notes
+    }
+}

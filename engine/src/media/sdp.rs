@@ -1,0 +1,177 @@
+//! What a camera's session description says of its payloads (RFC 8866, RFC 6184 §8, RFC 7798 §7, RFC 3640 §4).
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use sdp_types::{Fmtp, Media, RtpMap, Session};
+
+use super::Stream;
+
+/// One payload type of an m-line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Payload {
+    /// RTP payload type.
+    pub number: u8,
+    /// Encoding name in capitals, such as `H264`.
+    pub encoding: String,
+    /// RTP clock, Hz.
+    pub clock_rate: u32,
+    /// Format parameters, names in lower case.
+    parameters: Vec<(String, String)>,
+}
+
+impl Payload {
+    /// A format parameter's value.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// A numeric format parameter; `default` when it is absent or no number.
+    pub fn number_parameter(&self, name: &str, default: u32) -> u32 {
+        self.parameter(name)
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(default)
+    }
+
+    /// The parameter sets the description carries, in the order in which a decoder needs them.
+    pub fn parameter_sets(&self) -> Vec<Vec<u8>> {
+        ["sprop-vps", "sprop-sps", "sprop-pps", "sprop-parameter-sets"]
+            .into_iter()
+            .filter_map(|name| self.parameter(name))
+            .flat_map(|list| list.split(','))
+            .filter_map(|text| decode_base64(text.trim()))
+            .filter(|set| !set.is_empty())
+            .collect()
+    }
+}
+
+/// Padded or not: cameras write both.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let bare = text.trim_end_matches('=');
+    STANDARD
+        .decode(text)
+        .or_else(|_| STANDARD_NO_PAD.decode(bare))
+        .ok()
+}
+
+/// The payload types that `stream` may send. Empty if it has no description, or one that cannot be parsed.
+pub(super) fn payloads(stream: &Stream) -> Vec<Payload> {
+    let Ok(session) = Session::parse(stream.sdp.as_bytes()) else {
+        return Vec::new();
+    };
+    let lines: &[Media] = match session.medias.get(usize::from(stream.media_index)) {
+        Some(line) => std::slice::from_ref(line),
+        // A camera without a configured SSRC has no mapping; its payload types still tell.
+        None if stream.media_index == Stream::UNKNOWN_MEDIA => &session.medias,
+        None => &[],
+    };
+    lines.iter().flat_map(payloads_of_line).collect()
+}
+
+fn payloads_of_line(line: &Media) -> Vec<Payload> {
+    let maps: Vec<RtpMap> = line.attributes_typed::<RtpMap>().filter_map(Result::ok).collect();
+    let formats: Vec<Fmtp> = line.attributes_typed::<Fmtp>().filter_map(Result::ok).collect();
+    let numbers = line
+        .fmt
+        .split_ascii_whitespace()
+        .filter_map(|n| n.parse::<u8>().ok());
+    numbers
+        .filter_map(|number| {
+            let (encoding, clock_rate) = maps
+                .iter()
+                .find(|map| map.payload_type == number)
+                .map(|map| (map.encoding_name.to_ascii_uppercase(), map.clock_rate))
+                .or_else(|| assigned(number))
+                .filter(|(_, clock_rate)| *clock_rate > 0)?;
+            let parameters = formats
+                .iter()
+                .filter(|format| format.fmt == number)
+                .flat_map(|format| &format.format_specific_params)
+                .map(|p| {
+                    let value = p.val.as_deref().unwrap_or_default().trim().to_owned();
+                    (p.param.trim().to_ascii_lowercase(), value)
+                })
+                .collect();
+            Some(Payload {
+                number,
+                encoding,
+                clock_rate,
+                parameters,
+            })
+        })
+        .collect()
+}
+
+/// Payload types that need no rtpmap (RFC 3551 §6), as far as cameras send them.
+fn assigned(number: u8) -> Option<(String, u32)> {
+    let (encoding, clock_rate) = match number {
+        0 => ("PCMU", 8_000),
+        8 => ("PCMA", 8_000),
+        9 => ("G722", 8_000),
+        14 => ("MPA", 90_000),
+        26 => ("JPEG", 90_000),
+        32 => ("MPV", 90_000),
+        33 => ("MP2T", 90_000),
+        _ => return None,
+    };
+    Some((encoding.into(), clock_rate))
+}
+
+/// The codec of a stream in words for people and `list`, such as `H264`; `unknown` without a description.
+pub fn codec_name(stream: &Stream) -> String {
+    let mut names: Vec<String> = payloads(stream).into_iter().map(|p| p.encoding).collect();
+    names.dedup();
+    if names.is_empty() {
+        "unknown".into()
+    } else {
+        names.join("+")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAMERA: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\n\
+        m=video 5004 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n\
+        a=fmtp:96 packetization-mode=1; profile-level-id=42e01e; sprop-parameter-sets=Z0LgHtoCgPY=,aM48gA\r\n\
+        m=audio 5006 RTP/AVP 0 97\r\na=rtpmap:97 MPEG4-GENERIC/16000/1\r\na=fmtp:97 sizeLength=13;config=1408\r\n";
+
+    fn stream(media_index: u16, sdp: &str) -> Stream {
+        Stream {
+            ssrc: 1,
+            media_index,
+            sdp: sdp.into(),
+        }
+    }
+
+    #[test]
+    fn an_m_line_gives_its_payloads_with_parameters() {
+        let video = payloads(&stream(0, CAMERA));
+        assert_eq!(video.len(), 1);
+        assert_eq!(
+            (video[0].number, video[0].encoding.as_str(), video[0].clock_rate),
+            (96, "H264", 90_000)
+        );
+        let sets = video[0].parameter_sets();
+        assert_eq!((sets[0][0], sets[1][0]), (0x67, 0x68));
+        let audio = payloads(&stream(1, CAMERA));
+        assert_eq!(audio[0].encoding, "PCMU");
+        assert_eq!(audio[1].parameter("sizelength"), Some("13"));
+    }
+
+    #[test]
+    fn an_unmapped_stream_may_send_any_payload_and_a_wrong_index_none() {
+        assert_eq!(payloads(&stream(Stream::UNKNOWN_MEDIA, CAMERA)).len(), 3);
+        assert!(payloads(&stream(2, CAMERA)).is_empty());
+    }
+
+    #[test]
+    fn bare_line_feeds_are_read_and_nonsense_is_no_codec() {
+        assert_eq!(codec_name(&stream(0, &CAMERA.replace("\r\n", "\n"))), "H264");
+        assert_eq!(codec_name(&stream(0, "nonsense")), "unknown");
+        assert_eq!(codec_name(&stream(0, "")), "unknown");
+    }
+}
