@@ -33,7 +33,7 @@ const PROGRESS: Duration = Duration::from_secs(2);
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
-    let config = Config::load(&args.config).map_err(CliError::usage)?;
+    let config = Config::load(&args.config)?;
     let levers = Arc::new(OnceLock::new());
     let options = Options {
         shards: config.settings.shards.cpus.len() as u16,
