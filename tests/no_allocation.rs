@@ -222,12 +222,20 @@ fn packets_cost_no_allocation_after_warm_up() {
     let (receiving, advancing) = shard.feed(&mut packet, PACKETS / 4, PACKETS);
     let books = shard.core.snapshot(shard.now).clone();
     let chunks = books.chunks;
-    println!("{PACKETS} packets in {chunks} chunks: {receiving} allocations receiving, {advancing} moving on");
+    println!(
+        "{PACKETS} packets in {chunks} chunks: {receiving} allocations receiving, {advancing} moving on"
+    );
     assert_eq!(books.received, (PACKETS / 4 + PACKETS) as u64);
     assert_eq!(books.dropped.total(), 0);
     assert!(books.stored > PACKETS as u64, "they went all the way to the disk");
     // A full chunk is placed while its last packet is received, in tables that double a few times.
-    assert!(receiving <= 16, "{receiving} allocations while receiving {PACKETS} packets");
+    assert!(
+        receiving <= 16,
+        "{receiving} allocations while receiving {PACKETS} packets"
+    );
     // Commits and checkpoints, each a few: by the second, not by the packet.
-    assert!(advancing * 200 < PACKETS as u64, "{advancing} allocations for {PACKETS} packets");
+    assert!(
+        advancing * 200 < PACKETS as u64,
+        "{advancing} allocations for {PACKETS} packets"
+    );
 }
