@@ -124,3 +124,45 @@ impl RecvHeader {
         &raw const *self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn armed() -> Receiver {
+        let mut receiver = Receiver::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+        receiver.armed = true;
+        receiver.generation = 7;
+        receiver
+    }
+
+    #[test]
+    fn a_cancelled_receive_ends_with_its_own_completion() {
+        let mut receiver = armed();
+        receiver.cancelled(0);
+        assert!(receiver.armed && !receiver.lost);
+        assert!(receiver.ended(7));
+        assert!(!receiver.armed);
+    }
+
+    #[test]
+    fn a_receive_that_no_cancellation_finds_is_lost_and_given_up() {
+        let mut receiver = armed();
+        receiver.cancelled(-libc::ENOENT);
+        assert!(receiver.lost);
+        receiver.revive();
+        assert!(!receiver.armed && !receiver.lost);
+        // Should its end come after all, it is not taken for the end of the next one.
+        receiver.armed = true;
+        assert!(!receiver.ended(7));
+        assert!(receiver.armed);
+    }
+
+    #[test]
+    fn an_end_that_comes_late_is_no_loss() {
+        let mut receiver = armed();
+        receiver.cancelled(-libc::ENOENT);
+        assert!(receiver.ended(7));
+        assert!(!receiver.armed && !receiver.lost);
+    }
+}

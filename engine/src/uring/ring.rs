@@ -12,12 +12,13 @@
 //!   them was handed over;
 //! - while paused no datagram is handed over, and at most the receive buffers' content waits here.
 
+mod receiving;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::net::UdpSocket;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,6 @@ use super::buffers::Buffers;
 pub use super::buffers::{BufferMode, BuffersReport};
 pub use super::core::CoreReport;
 use super::core::{BATCH, Completion, Core, CoreOptions, DEFER_TASKRUN};
-use super::datagram;
 use super::event::Tag;
 pub use super::event::{Event, Flow};
 use super::flights::Flights;
@@ -36,8 +36,8 @@ use super::memory::Region;
 pub use super::options::{RingCounters, RingOptions, RingReport};
 pub use super::receiver::SocketCounters;
 use super::receiver::{Receiver, RecvHeader};
-use super::socket::socket_memory;
 use super::sys::Waker;
+use receiving::Brought;
 
 /// See the module's text.
 pub struct Ring {
@@ -50,8 +50,10 @@ pub struct Ring {
     waker: Waker,
     wake_armed: bool,
     receivers: Vec<Receiver>,
+    /// The kernel works for this ring only inside our own system calls (DEFER_TASKRUN).
+    deferred: bool,
     /// Completions of receives put aside while paused, in order.
-    held: VecDeque<Held>,
+    held: VecDeque<Brought>,
     paused: bool,
     stopping: bool,
     /// Some receiver may be in another state than it should be.
@@ -59,16 +61,6 @@ pub struct Ring {
     /// Cancellations whose completion is not in yet.
     cancels: u32,
     counters: RingCounters,
-}
-
-/// A completion of a receive that brought bytes.
-#[derive(Clone, Copy)]
-struct Held {
-    socket: u16,
-    /// The buffer its bytes are in.
-    id: u16,
-    result: i32,
-    flags: u32,
 }
 
 /// Where the kernel puts the eventfd's counter. Nothing reads it.
@@ -94,6 +86,7 @@ impl Ring {
         )?;
         core.enable(&core_options)?;
         let mut ring = Ring {
+            deferred: core.report.has(DEFER_TASKRUN),
             core: ManuallyDrop::new(core),
             buffers: ManuallyDrop::new(buffers),
             flights: ManuallyDrop::new(Flights::new(options.flights)),
@@ -122,60 +115,6 @@ impl Ring {
 
     pub fn counters(&self) -> RingCounters {
         self.counters
-    }
-
-    /// Adds a socket to receive from; its index is what `Datagram::socket` says. Received from once resumed.
-    ///
-    /// # Panics
-    /// With more than 65,535 sockets.
-    pub fn add_socket(&mut self, socket: UdpSocket) -> u16 {
-        let index = u16::try_from(self.receivers.len()).expect("a shard has one socket per listen address");
-        self.receivers.push(Receiver::new(socket));
-        self.unsettled = true;
-        index
-    }
-
-    /// Starts receiving, or starts again after `pause`. What was put aside is handed over first.
-    pub fn resume(&mut self) {
-        self.paused = false;
-        self.unsettled = true;
-    }
-
-    /// Hands over no more datagrams until `resume`: they stay in the receive buffers, then in the sockets' buffers,
-    /// then the kernel drops them. Other events go on.
-    pub fn pause(&mut self) {
-        self.paused = true;
-        self.unsettled = true;
-    }
-
-    pub fn is_paused(&self) -> bool {
-        self.paused
-    }
-
-    /// Takes nothing more from the sockets, for good. What was taken already is still handed over: go on with `wait`
-    /// and `drain` until `is_receiving` is false.
-    pub fn stop_receiving(&mut self) {
-        self.stopping = true;
-        self.unsettled = true;
-    }
-
-    /// Whether datagrams may still come: a receive is armed, or some are put aside.
-    pub fn is_receiving(&self) -> bool {
-        !self.held.is_empty() || self.receivers.iter().any(|r| r.armed) || !(self.stopping || self.paused)
-    }
-
-    /// Whether the last `wait` and its `drain` brought datagrams from this socket.
-    pub fn progressed(&self, socket: u16) -> bool {
-        self.receivers
-            .get(usize::from(socket))
-            .is_some_and(|receiver| receiver.fresh)
-    }
-
-    pub fn socket_counters(&self, socket: u16) -> SocketCounters {
-        self.receivers
-            .get(usize::from(socket))
-            .map(|receiver| receiver.counters())
-            .unwrap_or_default()
     }
 
     /// Submits what is queued and waits for completions: up to `min_wait_us` for a good batch of them, then for a
@@ -210,7 +149,7 @@ impl Ring {
         let mut seen = 0;
         while !self.paused && seen < limit {
             let Some(held) = self.held.pop_front() else { break };
-            if self.received(held, &mut on) == Flow::Pause {
+            if self.hand_over(held, &mut on) == Flow::Pause {
                 self.pause();
             }
             seen += 1;
@@ -233,30 +172,16 @@ impl Ring {
     fn dispatch(&mut self, completion: Completion, on: &mut impl FnMut(Event<'_>) -> Flow) {
         let flow = match Tag::unpack(completion.user_data) {
             Tag::Receive { socket, generation } => {
-                let Completion { result, flags, .. } = completion;
-                let mut flow = Flow::Continue;
-                if let Some(id) = cqueue::buffer_select(flags) {
-                    if self.paused {
-                        self.held.push_back(Held {
-                            socket,
-                            id,
-                            result,
-                            flags,
-                        });
-                    } else {
-                        flow = self.received(
-                            Held {
-                                socket,
-                                id,
-                                result,
-                                flags,
-                            },
-                            on,
-                        );
+                let flow = match Brought::of(socket, completion) {
+                    Some(brought) if self.paused => {
+                        self.held.push_back(brought);
+                        Flow::Continue
                     }
-                }
-                if !cqueue::more(flags) {
-                    self.ended(socket, generation, result, on);
+                    Some(brought) => self.hand_over(brought, on),
+                    None => Flow::Continue,
+                };
+                if !cqueue::more(completion.flags) {
+                    self.ended(socket, generation, completion.result, on);
                 }
                 flow
             }
@@ -286,59 +211,6 @@ impl Ring {
         }
     }
 
-    /// Hands over what one completion of a receive brought, and gives its buffer back when it was the last.
-    fn received(&mut self, held: Held, on: &mut impl FnMut(Event<'_>) -> Flow) -> Flow {
-        let Held {
-            socket,
-            id,
-            result,
-            flags,
-        } = held;
-        let receiver = self
-            .receivers
-            .get_mut(usize::from(socket))
-            .expect("tags name sockets that were added");
-        let len = usize::try_from(result).unwrap_or(0);
-        let start = self.buffers.consumed(id, len);
-        let parsed = start.and_then(|start| datagram::parse(self.buffers.slice(id, start, len)));
-        let flow = match parsed {
-            Some(parsed) => on(Event::Datagram(receiver.datagram(socket, &parsed))),
-            None => {
-                self.counters.malformed += 1;
-                Flow::Continue
-            }
-        };
-        if !(self.buffers.report().incremental && cqueue::buffer_more(flags)) {
-            if !self.core.report.has(DEFER_TASKRUN) {
-                // The kernel may write at any time: this is the last moment to wipe safely.
-                self.buffers.wipe_one(id);
-            }
-            self.buffers.recycle(id);
-        }
-        flow
-    }
-
-    /// A receive ended: by itself (no buffer, no room for completions), by cancellation, or by an error.
-    fn ended(&mut self, socket: u16, generation: u32, result: i32, on: &mut impl FnMut(Event<'_>) -> Flow) {
-        let receiver = self
-            .receivers
-            .get_mut(usize::from(socket))
-            .expect("tags name sockets that were added");
-        if !receiver.ended(generation) {
-            return;
-        }
-        self.unsettled = true;
-        match -result {
-            libc::ENOBUFS => self.counters.out_of_buffers += 1,
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
-            errno if errno > 0 => {
-                receiver.failed = true;
-                on(Event::ReceiveFailed { socket, errno });
-            }
-            _ => {}
-        }
-    }
-
     /// Brings every receiver, and the wake-up read, into the state it should be in.
     fn settle(&mut self) -> io::Result<()> {
         if !self.unsettled {
@@ -358,46 +230,6 @@ impl Ring {
             self.unsettled |= !done;
         }
         Ok(())
-    }
-
-    fn arm(&mut self, index: usize) -> io::Result<bool> {
-        let receiver = &mut self.receivers[index];
-        let generation = receiver.generation.wrapping_add(1);
-        let tag = Tag::Receive {
-            socket: index as u16,
-            generation,
-        };
-        let fd = types::Fd(receiver.socket.as_raw_fd());
-        let entry = opcode::RecvMsgMulti::new(fd, self.header.as_ptr(), super::buffers::GROUP);
-        // SAFETY: the header is boxed and kept, or leaked, with the ring; the socket is owned by the receiver,
-        // which is dropped after the ring has quiesced. The buffers the kernel picks belong to `buffers`.
-        let pushed = unsafe { self.core.push(&entry.build().user_data(tag.pack())) }?;
-        if pushed {
-            receiver.generation = generation;
-            receiver.armed = true;
-            self.counters.armed += 1;
-        }
-        Ok(pushed)
-    }
-
-    fn cancel(&mut self, index: usize) -> io::Result<bool> {
-        let socket = index as u16;
-        let receiver = &mut self.receivers[index];
-        let target = Tag::Receive {
-            socket,
-            generation: receiver.generation,
-        }
-        .pack();
-        let entry = opcode::AsyncCancel::new(target)
-            .build()
-            .user_data(Tag::Cancel { socket }.pack());
-        // SAFETY: a cancellation points to nothing.
-        let pushed = unsafe { self.core.push(&entry) }?;
-        if pushed {
-            receiver.cancelling = true;
-            self.cancels += 1;
-        }
-        Ok(pushed)
     }
 
     fn arm_wake(&mut self) -> io::Result<()> {
@@ -461,39 +293,6 @@ impl Ring {
         self.flights.settle(index, pushed)
     }
 
-    /// To be called about once a second: tries failed sockets again, and revives a receive that the kernel
-    /// has lost (armed, silent since the last call, though its socket holds data).
-    pub fn check_liveness(&mut self) -> io::Result<()> {
-        for index in 0..self.receivers.len() {
-            let receiver = &mut self.receivers[index];
-            receiver.failed = false;
-            let silent = receiver.silent_since_check();
-            if receiver.armed && receiver.lost {
-                // Cancelled without being found, and no end came since: there is no such operation any more.
-                receiver.revive();
-                self.counters.revived += 1;
-            } else if receiver.armed && silent && !receiver.cancelling && !self.paused {
-                let waiting =
-                    socket_memory(receiver.socket.as_fd()).is_ok_and(|memory| memory.queued_bytes > 0);
-                if waiting {
-                    self.cancel(index)?;
-                }
-            }
-        }
-        self.unsettled = true;
-        self.settle()
-    }
-
-    /// Overwrites received data that was handed over and is no longer needed, wherever the kernel is certainly not
-    /// writing. Meant for a shard that has been idle for a second, and for the end. Returns how many bytes.
-    pub fn wipe_idle(&mut self) -> usize {
-        let still =
-            self.core.report.has(DEFER_TASKRUN) || !self.receivers.iter().any(|receiver| receiver.armed);
-        let taken = self.core.ready() == 0 && !self.core.overflowed() && self.held.is_empty();
-        // SAFETY: `still` and `taken` are the two facts that `wipe` asks for.
-        unsafe { self.buffers.wipe(still && taken) }
-    }
-
     /// Whether a received payload can still be found in the receive buffers.
     #[cfg(test)]
     pub(super) fn still_holds(&self, needle: &[u8]) -> bool {
@@ -506,7 +305,7 @@ impl Ring {
         self.stop_receiving();
         self.resume();
         while let Some(held) = self.held.pop_front() {
-            self.received(held, &mut |_| Flow::Continue);
+            self.hand_over(held, &mut |_| Flow::Continue);
         }
         let mut cancelled_wake = false;
         let deadline = Instant::now() + Duration::from_secs(5);

@@ -425,3 +425,60 @@ fn a_live_but_quiet_socket_is_left_alone_by_the_liveness_check() {
     }
     assert_eq!(ring.counters().malformed, 0);
 }
+
+#[test]
+fn two_shards_on_two_threads_each_get_their_own_streams_in_order() {
+    const PER_STREAM: u32 = 1000;
+    const STREAMS: u32 = 16;
+    let group = bind_group(([127, 0, 0, 1], 0).into(), 2, &SocketOptions::default()).unwrap();
+    let sender = sender_to(group.local);
+    let received = Arc::new(AtomicU32::new(0));
+    let shards: Vec<_> = group
+        .sockets
+        .into_iter()
+        .enumerate()
+        .map(|(shard, socket)| {
+            let received = Arc::clone(&received);
+            std::thread::spawn(move || {
+                let (mut ring, _waker) = ring(BufferMode::Auto);
+                ring.add_socket(socket);
+                ring.resume();
+                let mut next = [0u32; STREAMS as usize];
+                let take = |event: Event<'_>| {
+                    let Event::Datagram(datagram) = event else {
+                        return Flow::Continue;
+                    };
+                    for packet in datagram.packets() {
+                        let ssrc = steer::ssrc_of(packet).unwrap();
+                        assert_eq!(steer::steer(ssrc, 2), shard);
+                        assert_eq!(number(&packet[12..]), next[ssrc as usize], "stream {ssrc}");
+                        next[ssrc as usize] += 1;
+                        received.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Flow::Continue
+                };
+                turn(&mut ring, take, || {
+                    received.load(Ordering::Relaxed) == PER_STREAM * STREAMS
+                });
+            })
+        })
+        .collect();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut sent = 0;
+    for n in 0..PER_STREAM {
+        for ssrc in 0..STREAMS {
+            while sent >= received.load(Ordering::Relaxed) + 500 {
+                assert!(Instant::now() < deadline);
+                std::thread::yield_now();
+            }
+            let mut packet = vec![0x80, 96, 0, 0, 0, 0, 0, 0];
+            packet.extend(ssrc.to_be_bytes());
+            packet.extend(n.to_be_bytes());
+            sender.send(&packet).unwrap();
+            sent += 1;
+        }
+    }
+    for shard in shards {
+        shard.join().unwrap();
+    }
+}
