@@ -389,15 +389,16 @@ fn bind(config: &Config, shards: usize, notes: &mut Vec<String>) -> Result<Bound
     let mut granted_bytes = usize::MAX;
     for address in &addresses {
         let group = bind_group(*address, shards, &options).map_err(|error| {
+            // The error names its own remedy.
             let above = !listen.rtp.contains(address);
             let remedy = if above {
-                "; or set listen.rtcp = \"same\""
+                "or set listen.rtcp = \"same\""
             } else {
                 ""
             };
             StartError {
                 message: error.to_string(),
-                remedy: format!("{}{remedy}", error.remedy()),
+                remedy: remedy.to_owned(),
                 configuration: false,
             }
         })?;

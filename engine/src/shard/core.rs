@@ -151,7 +151,8 @@ impl Core {
                 Ok(packet) => {
                     let owner = steer(packet.ssrc(), usize::from(self.settings.shards));
                     if owner == usize::from(self.settings.shard) {
-                        self.accept(packet, &single, others, now);
+                        let past = |socket, arrival_ns| others.all_past(socket, arrival_ns);
+                        self.accept(packet, &single, past, now);
                     } else if others.hand_over(owner, &single) {
                         self.books.rehomed += 1;
                     } else {
@@ -163,10 +164,13 @@ impl Core {
     }
 
     /// Takes a packet that another shard received and handed over.
-    pub fn receive_rehomed(&mut self, datagram: Datagram<'_>, others: &impl Neighbours, now: Now) {
+    ///
+    /// While such packets are being taken, what comes before one of them may stand behind it in the queue; so one that is
+    /// not the next of its stream waits at least until [`Core::advance`].
+    pub fn receive_rehomed(&mut self, datagram: Datagram<'_>, now: Now) {
         match Packet::parse(datagram.data) {
             Err(reason) => self.refuse(datagram.data, reason),
-            Ok(packet) => self.accept(packet, &datagram, others, now),
+            Ok(packet) => self.accept(packet, &datagram, |_, _| false, now),
         }
     }
 
@@ -177,7 +181,7 @@ impl Core {
     }
 
     /// Admits a packet to its stream, and makes it wait there if one before it may still be on its way.
-    fn accept(&mut self, packet: Packet, datagram: &Datagram<'_>, others: &impl Neighbours, now: Now) {
+    fn accept(&mut self, packet: Packet, datagram: &Datagram<'_>, past: impl Fn(u16, u64) -> bool, now: Now) {
         let stream = match self.stream_of(packet, datagram, now) {
             Ok(stream) => stream,
             Err(reason) => return self.refuse(datagram.data, reason),
@@ -186,7 +190,7 @@ impl Core {
         self.books.received_bytes += datagram.data.len() as u64;
         self.streams[stream].received += 1;
         self.streams[stream].last_packet_ns = now.mono_ns;
-        if self.must_wait(stream, packet, datagram, others) {
+        if self.must_wait(stream, packet, datagram, past) {
             let waiting = Waiting {
                 stream,
                 socket: datagram.socket,
@@ -204,7 +208,7 @@ impl Core {
         }
         self.take(stream, packet, datagram.data, datagram.arrival_ns, now);
         if self.streams[stream].held > 0 {
-            self.release_held(others, now);
+            self.release_held(|_, _| false, now);
         }
     }
 
@@ -249,18 +253,18 @@ impl Core {
         stream: u32,
         packet: Packet,
         datagram: &Datagram<'_>,
-        others: &impl Neighbours,
+        past: impl Fn(u16, u64) -> bool,
     ) -> bool {
         let Packet::Rtp { sequence, .. } = packet else {
             return false;
         };
-        self.hold.is_some()
-            && !self.streams[stream].account.is_next(sequence)
-            && !others.all_past(datagram.socket, datagram.arrival_ns)
+        let of_stream = &self.streams[stream];
+        let may_come_earlier = of_stream.held > 0 || !past(datagram.socket, datagram.arrival_ns);
+        self.hold.is_some() && !of_stream.account.is_next(sequence) && may_come_earlier
     }
 
     /// Lets go of what waited long enough, or is now the next of its stream.
-    fn release_held(&mut self, others: &impl Neighbours, now: Now) {
+    fn release_held(&mut self, past: impl Fn(u16, u64) -> bool, now: Now) {
         let Some(mut hold) = self.hold.take() else { return };
         loop {
             let streams = &self.streams;
@@ -268,7 +272,7 @@ impl Core {
                 let next = matches!(Packet::parse(bytes), Ok(Packet::Rtp { sequence, .. })
                     if streams[waiting.stream].account.is_next(sequence));
                 next || now.mono_ns.saturating_sub(waiting.since_ns) >= MAX_HOLD_NS
-                    || others.all_past(waiting.socket, waiting.arrival_ns)
+                    || past(waiting.socket, waiting.arrival_ns)
             });
             let Some(held) = held else { break };
             let stream = held.waiting.stream;
@@ -404,7 +408,7 @@ impl Core {
     /// Does everything that is due. Call after each batch of packets and completions.
     pub fn advance(&mut self, disk: &mut impl Disk, others: &impl Neighbours, now: Now) {
         if self.holds_packets() {
-            self.release_held(others, now);
+            self.release_held(|socket, arrival_ns| others.all_past(socket, arrival_ns), now);
         }
         self.seal_due(now);
         self.rotate_if_due(disk, now);

@@ -40,6 +40,8 @@ pub struct Waiting {
 pub struct Held {
     /// Whose it is and since when.
     pub waiting: Waiting,
+    /// Counts up: packets of one batch share their arrival, and keep their order by this.
+    serial: u64,
     at: usize,
     len: usize,
 }
@@ -55,6 +57,7 @@ pub struct Hold {
     region: Region,
     spaces: [Space; SPACES],
     packets: Vec<Held>,
+    next_serial: u64,
 }
 
 impl Hold {
@@ -68,6 +71,7 @@ impl Hold {
             region,
             spaces: [Space::default(); SPACES],
             packets: Vec::with_capacity(4096),
+            next_serial: 0,
         })
     }
 
@@ -89,8 +93,11 @@ impl Hold {
         self.region.bytes_mut()[at..at + packet.len()].copy_from_slice(packet);
         self.spaces[space].used += packet.len();
         self.spaces[space].packets += 1;
+        let serial = self.next_serial;
+        self.next_serial += 1;
         self.packets.push(Held {
             waiting,
+            serial,
             at,
             len: packet.len(),
         });
@@ -103,7 +110,7 @@ impl Hold {
         let (best, _) = (0..)
             .zip(&self.packets)
             .filter(|(_, held)| ready(&held.waiting, &bytes[held.at..held.at + held.len]))
-            .min_by_key(|(_, held)| held.waiting.arrival_ns)?;
+            .min_by_key(|(_, held)| (held.waiting.arrival_ns, held.serial))?;
         Some(self.packets.swap_remove(best))
     }
 
@@ -146,10 +153,10 @@ mod tests {
     #[test]
     fn packets_come_out_in_order_of_arrival_and_leave_nothing_behind() {
         let mut hold = Hold::new(false).unwrap();
-        for arrival_ns in [30, 10, 20] {
+        for arrival_ns in [30, 10, 20, 10] {
             assert!(hold.push(waiting(arrival_ns), &[arrival_ns as u8; 1200]));
         }
-        for expected in [10, 20, 30] {
+        for expected in [10, 10, 20, 30] {
             let held = hold.take(|_, _| true).unwrap();
             assert_eq!(held.waiting.arrival_ns, expected);
             assert_eq!(hold.bytes(&held), [expected as u8; 1200]);

@@ -82,6 +82,8 @@ pub struct Links {
     /// Shards to wake after this batch.
     to_wake: Vec<bool>,
     latest: Vec<u64>,
+    /// Per socket: all shards had got past this time when [`Links::look`] was last called.
+    passed: Vec<u64>,
 }
 
 /// Links for a set of shards with these wakers, and `sockets` sockets each.
@@ -114,12 +116,22 @@ pub fn connect(wakers: &[Waker], sockets: usize, lock: bool) -> io::Result<Vec<L
                 large: SlotArena::new(large, LARGE_SLOT_BYTES, lock)?,
                 to_wake: vec![false; wakers.len()],
                 latest: vec![0; sockets],
+                passed: vec![0; sockets],
             })
         })
         .collect()
 }
 
 impl Links {
+    /// Notes how far every shard has got. To be called before the queue is emptied, and not again until it is: only then does
+    /// [`Neighbours::all_past`] mean that what was handed over has been taken too.
+    pub fn look(&mut self) {
+        for (socket, passed) in self.passed.iter_mut().enumerate() {
+            let of_shard = |inbox: &Inbox| inbox.progress[socket].load(Ordering::Acquire);
+            *passed = self.shared.inboxes.iter().map(of_shard).min().unwrap_or(u64::MAX);
+        }
+    }
+
     /// Takes the next packet another shard handed over.
     pub fn next_rehomed(&self) -> Option<Rehomed> {
         self.shared.inboxes[self.me].queue.pop()
@@ -205,9 +217,6 @@ impl Neighbours for Links {
     }
 
     fn all_past(&self, socket: u16, arrival_ns: u64) -> bool {
-        self.shared
-            .inboxes
-            .iter()
-            .all(|inbox| inbox.progress[usize::from(socket)].load(Ordering::Acquire) >= arrival_ns)
+        self.passed[usize::from(socket)] >= arrival_ns
     }
 }

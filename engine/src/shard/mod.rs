@@ -259,8 +259,9 @@ impl Shard {
     }
 
     fn take_rehomed(&mut self, now: Now) {
+        self.links.look();
         while let Some(rehomed) = self.links.next_rehomed() {
-            self.core.receive_rehomed(rehomed.datagram(), &self.links, now);
+            self.core.receive_rehomed(rehomed.datagram(), now);
         }
     }
 
