@@ -41,6 +41,7 @@ pub mod head;
 pub mod open;
 
 pub mod reader;
+pub mod verify;
 
 pub use block::{BlockType, Header};
 pub use ids::{NodeId, RunId, SegmentId, StreamId};

@@ -230,7 +230,20 @@ impl OpenStream {
 
     /// Opens one of its CHUNKs: `bytes` is the whole block, whose header and CRCs were checked.
     pub fn open_chunk(&self, header: &Header, mut bytes: Zeroizing<Vec<u8>>) -> Result<OpenChunk, OpenError> {
-        let opened = self.key.open_block(header, &mut bytes);
+        let head = self.check_chunk(header, &mut bytes)?;
+        Ok(OpenChunk {
+            head,
+            block_no: header.block_no,
+            stream_seq: header.stream_seq,
+            body: usize::from(header.header_len)..header.body_end(),
+            bytes,
+        })
+    }
+
+    /// Opens a CHUNK in place and parses it to its end. On failure not a byte of `block` was decrypted, or what was does not
+    /// follow the format.
+    pub fn check_chunk(&self, header: &Header, block: &mut [u8]) -> Result<ChunkHead, OpenError> {
+        let opened = self.key.open_block(header, block);
         let text = opened.map_err(|_| OpenError::NotAuthentic("CHUNK"))?;
         let head = ChunkHead::parse(text)?;
         let mut found = 0;
@@ -242,13 +255,7 @@ impl OpenStream {
             let stated = head.packet_count;
             return Err(OpenError::PacketCount { stated, found });
         }
-        Ok(OpenChunk {
-            head,
-            block_no: header.block_no,
-            stream_seq: header.stream_seq,
-            body: usize::from(header.header_len)..header.body_end(),
-            bytes,
-        })
+        Ok(head)
     }
 }
 

@@ -1,0 +1,104 @@
+//! Verifying segments: every check of docs/FORMAT.md §8, without a key, and with an identity everything that is for it.
+//!
+//! [`verify`] looks at one segment, in one pass, in bounded memory. [`Chains`] then looks at what many of them say of each other:
+//! which are missing, which were deleted by policy, and whether one was changed after the next had named its root.
+//!
+//! A check never stops at the first fault. What it finds is typed ([`What`]) and has a place ([`Finding`]); only a source that
+//! cannot be read, or a file that is no segment, is an error.
+
+mod chain;
+mod closing;
+mod finding;
+mod index;
+mod owner;
+pub(crate) mod survey;
+
+pub use chain::{ChainFinding, Chains, Member};
+pub use finding::{Finding, Findings, Severity, What};
+pub use owner::OwnStream;
+pub use survey::Counts;
+
+use crate::body::{FooterBody, StreamRow};
+use crate::head::Head;
+use crate::merkle::Hash;
+use crate::open::Keyring;
+use crate::reader::State;
+use crate::scan::ReadError;
+use crate::source::Source;
+use owner::Owner;
+use survey::{Survey, survey};
+
+/// What a check of one segment found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What the SEGMENT block says.
+    pub head: Head,
+    /// How far the segment has got.
+    pub state: State,
+    /// Bytes of the file, reserved space included.
+    pub file_len: u64,
+    /// End of the last block that is not INDEX or FOOTER.
+    pub data_end: u64,
+    /// The highest watermark that a block of its own states: below it everything must hold.
+    pub floor: u64,
+    /// No chunk was ever appended: a segment made ready for use, and not used.
+    pub unused: bool,
+    /// Blocks by kind, bytes, times.
+    pub counts: Counts,
+    /// Its streams.
+    pub streams: Vec<StreamRow>,
+    /// Leaves of the Merkle tree.
+    pub leaf_count: u64,
+    /// The root over them.
+    pub root: Hash,
+    /// The FOOTER of a closed segment.
+    pub footer: Option<FooterBody>,
+    /// What was opened for the given identity.
+    pub own_streams: Vec<OwnStream>,
+    /// The findings.
+    pub findings: Findings,
+    /// What it tells of other segments.
+    pub member: Member,
+}
+
+impl Report {
+    /// Nothing worse than notes.
+    pub fn is_clean(&self) -> bool {
+        self.findings.are_clean()
+    }
+}
+
+/// Checks one segment; with `keyring` also opens everything of its identity. `progress` is told how many bytes are done, often.
+pub fn verify<S: Source>(
+    source: &S,
+    keyring: Option<&mut Keyring>,
+    mut progress: impl FnMut(u64),
+) -> Result<Report, ReadError> {
+    let survey = survey(source, keyring.map(Owner::new), &mut |reached, _| {
+        progress(reached)
+    })?;
+    Ok(survey.into_report())
+}
+
+impl Survey<'_> {
+    fn into_report(mut self) -> Report {
+        let own_streams = self.owner.take().map_or_else(Vec::new, Owner::into_streams);
+        let (leaf_count, root) = (self.tree.leaf_count(), self.tree.root());
+        Report {
+            state: self.state(),
+            file_len: self.file_len(),
+            data_end: self.tables.data_end,
+            floor: self.floor,
+            unused: self.is_unused(),
+            leaf_count,
+            root,
+            footer: self.footer.map(|(_, footer)| footer),
+            member: Member::of(&self, own_streams.clone()),
+            counts: self.counts,
+            streams: self.tables.streams,
+            own_streams,
+            findings: self.findings,
+            head: self.head,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The end of a survey: the FOOTER's figures, the index, and whether the gaps are damage.
+
+use super::finding::{Finding, What};
+use super::survey::{GAPS_KEPT, Survey};
+use crate::block::BlockType;
+use crate::body::{FOOTER_RECOVERED, FOOTER_SIGNED, FooterBody, IndexBody, IndexRows};
+use crate::merkle::Hash;
+use crate::reader::State;
+use crate::scan::{Block, Gap, GapReason};
+
+impl Survey<'_> {
+    pub(super) fn note_index(&mut self, block: &Block<'_>) {
+        let kind = match IndexBody::parse(block.body()) {
+            Err(error) => return self.find(block, What::Body(error)),
+            Ok(IndexBody { rows, .. }) => match rows {
+                IndexRows::Chunks(_) => 0,
+                IndexRows::Streams(rows) => {
+                    self.index_streams.extend(rows);
+                    1
+                }
+                IndexRows::Keys(rows) => {
+                    self.index_keys.extend(rows);
+                    2
+                }
+            },
+        };
+        self.spans[kind].add(block.offset, u64::from(block.header.total_len));
+    }
+
+    pub(super) fn check_footer(&mut self, block: &Block<'_>) {
+        let body = match FooterBody::parse(block.body()) {
+            Ok(body) => body,
+            Err(error) => return self.find(block, What::Body(error)),
+        };
+        self.footer = Some((block.offset, body));
+        self.check_watermark(block, body.durable_upto);
+        self.check_root(block, BlockType::Footer, body.leaf_count, &body.root);
+        if body.flags & FOOTER_SIGNED != 0 {
+            if !self.node.verify_footer(block.body(), &self.head.id) {
+                self.find(
+                    block,
+                    What::Signature {
+                        on: BlockType::Footer,
+                    },
+                );
+            }
+        } else if body.flags & FOOTER_RECOVERED != 0 {
+            let signed_leaf_count = body.signed_leaf_count;
+            self.find(block, What::Unsigned { signed_leaf_count });
+        } else {
+            self.find(
+                block,
+                What::Signature {
+                    on: BlockType::Footer,
+                },
+            );
+        }
+        let signed_leaf_count = match body.flags & FOOTER_RECOVERED {
+            0 => body.leaf_count,
+            _ => self.signed_leaf_count,
+        };
+        let [chunks, streams, keys] = self.spans;
+        for (field, stated, found) in [
+            ("data_end", body.data_end, self.tables.data_end),
+            ("chunk_count", body.chunk_count, self.counts.chunks),
+            ("first_s", body.first_s, self.counts.first_s),
+            ("last_s", body.last_s, self.counts.last_s),
+            ("signed_leaf_count", body.signed_leaf_count, signed_leaf_count),
+            ("chunks_offset", body.chunks_offset, chunks.offset),
+            ("chunks_len", body.chunks_len, chunks.len),
+            ("streams_offset", body.streams_offset, streams.offset),
+            ("streams_len", body.streams_len, streams.len),
+            ("keys_offset", body.keys_offset, keys.offset),
+            ("keys_len", body.keys_len, keys.len),
+        ] {
+            if stated != found {
+                self.find(block, What::Footer { field, stated, found });
+            }
+        }
+        if self.index_streams != self.tables.streams {
+            self.find(block, What::Index { table: "streams" });
+        }
+        if self.index_keys != self.tables.keys {
+            self.find(block, What::Index { table: "keys" });
+        }
+        if body.prev_root != Hash::default() {
+            self.prev_root = Some(body.prev_root);
+        }
+    }
+
+    pub(super) fn finish(&mut self) {
+        for (at, fault) in self.head.clone().faults() {
+            let what = match self.is_unused() {
+                true => What::Unfinished,
+                false => What::SegmentCopy(fault.clone()),
+            };
+            self.findings.push(Finding::new(at, 4096, what));
+        }
+        if let Some(gap) = self.trailing.take() {
+            match (&self.footer, gap.reason) {
+                (Some(_), _) => self
+                    .findings
+                    .push(Finding::new(gap.offset, gap.len, What::NotTruncated)),
+                (None, GapReason::Zero) => {}
+                (None, _) => self.gaps.push(gap),
+            }
+        }
+        for gap in std::mem::take(&mut self.gaps) {
+            self.judge_gap(&gap);
+        }
+        for (offset, len) in self.holes.iter().skip(GAPS_KEPT).copied().collect::<Vec<_>>() {
+            let reason = GapReason::Zero;
+            self.judge_gap(&Gap {
+                offset,
+                len,
+                reason,
+                headers: Vec::new(),
+            });
+        }
+        self.findings.sort();
+    }
+
+    /// Below the floor, and in a segment that its writer closed, a gap is damage; above it is what a crash or a running writer leaves.
+    fn judge_gap(&mut self, gap: &Gap) {
+        let (must_hold, what) = match (self.state(), &self.footer) {
+            (State::Open, _) | (_, None) => (self.floor, What::Unfinished),
+            (State::Sealed, _) => (u64::MAX, What::Hole),
+            (State::Recovered, Some((_, footer))) if gap.offset >= footer.data_end => (u64::MAX, What::Hole),
+            (State::Recovered, _) => (self.floor, What::Hole),
+        };
+        let mut streams: Vec<_> = gap.headers.iter().map(|header| header.stream_id).collect();
+        streams.retain(|stream| !stream.is_zero());
+        streams.sort();
+        streams.dedup();
+        let damaged = must_hold.clamp(gap.offset, gap.end()) - gap.offset;
+        for (offset, len, what) in [
+            (gap.offset, damaged, What::Gap(gap.reason)),
+            (gap.offset + damaged, gap.len - damaged, what),
+        ] {
+            if len > 0 {
+                let streams = streams.clone();
+                self.findings.push(Finding {
+                    offset,
+                    len,
+                    streams,
+                    what,
+                });
+            }
+        }
+    }
+}

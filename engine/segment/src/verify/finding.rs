@@ -1,0 +1,476 @@
+//! What a check can find. Each finding names its place, its kind and, where they are known, the streams it concerns.
+
+use std::fmt;
+
+use crate::block::BlockType;
+use crate::body::BodyError;
+use crate::head::CopyFault;
+use crate::ids::{NodeId, SegmentId, StreamId};
+use crate::open::OpenError;
+use crate::scan::GapReason;
+
+/// Findings kept per segment. What is beyond is counted: a disk full of garbage must not fill the memory too.
+const KEPT: usize = 1000;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing; nothing is wrong.
+    Note,
+    /// This version cannot judge it. Not damage, but not verified either.
+    Unsupported,
+    /// Bytes that were durable are gone or changed, or something is not as the format demands.
+    Damage,
+}
+
+impl Severity {
+    /// The word for it in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Note => "note",
+            Severity::Unsupported => "unsupported",
+            Severity::Damage => "damage",
+        }
+    }
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// First byte in the file.
+    pub offset: u64,
+    /// Bytes concerned; 0 if it is not about bytes.
+    pub len: u64,
+    /// The streams concerned, where something still names them.
+    pub streams: Vec<StreamId>,
+    /// What it is.
+    pub what: What,
+}
+
+impl Finding {
+    /// A finding about `len` bytes at `offset`, and no stream in particular.
+    pub fn new(offset: u64, len: u64, what: What) -> Self {
+        Finding {
+            offset,
+            len,
+            streams: Vec::new(),
+            what,
+        }
+    }
+
+    /// The same, about one stream.
+    pub fn of_stream(self, stream: StreamId) -> Self {
+        Finding {
+            streams: vec![stream],
+            ..self
+        }
+    }
+
+    /// How much it matters.
+    pub fn severity(&self) -> Severity {
+        self.what.severity()
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.len > 0 {
+            write!(f, "bytes {}..{}: ", self.offset, self.offset + self.len)?;
+        } else {
+            write!(f, "offset {}: ", self.offset)?;
+        }
+        self.what.fmt(f)?;
+        match &self.streams[..] {
+            [] => Ok(()),
+            [one] => write!(f, " (stream {one})"),
+            [first, rest @ ..] => write!(f, " (stream {first} and {} more)", rest.len()),
+        }
+    }
+}
+
+/// The kinds of finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// One of the two SEGMENT blocks is broken, or they differ.
+    SegmentCopy(CopyFault),
+    /// No block where there must be one.
+    Gap(GapReason),
+    /// A hole of a repaired copy: what was here is lost, and a TOMBSTONE says so.
+    Lost,
+    /// A hole above the floor, left by a crash.
+    Hole,
+    /// Above the floor of an open segment: on its way to the disk, or never to come.
+    Unfinished,
+    /// Something of a later version of the format.
+    Unsupported(String),
+    /// A whole block whose body breaks the format.
+    Body(BodyError),
+    /// Block numbers that do not go on, without a hole that would explain it.
+    BlockNo {
+        /// The next number.
+        expected: u64,
+        /// What stands there.
+        found: u64,
+    },
+    /// A CHUNK or STREAM whose slot has no KEY entry before it.
+    KeyMissing {
+        /// The slot.
+        slot: u32,
+    },
+    /// A CHUNK whose stream has no STREAM block before it.
+    StreamMissing,
+    /// A second STREAM block for a stream.
+    StreamRepeated,
+    /// A CHUNK in another slot than its stream.
+    SlotDiffers {
+        /// The stream's.
+        expected: u32,
+        /// The chunk's.
+        found: u32,
+    },
+    /// Chunks of a stream that are not here, without a hole that would explain it.
+    ChunksMissing {
+        /// The first missing stream_seq.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// Chunks of a stream that went with a hole that is no damage.
+    ChunksLost {
+        /// The first missing stream_seq.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// What another finding would be, were it not for a hole before the block.
+    WentWithHole(&'static str),
+    /// A chunk number that came before, or comes again.
+    SeqRepeated {
+        /// The next number.
+        expected: u64,
+        /// What stands there.
+        found: u64,
+    },
+    /// A block states a watermark beyond itself.
+    WatermarkAhead {
+        /// What it states, in bytes.
+        stated: u64,
+    },
+    /// A CHECKPOINT or FOOTER counts other leaves than there are before it.
+    LeafCount {
+        /// Which block states it.
+        by: BlockType,
+        /// What it states.
+        stated: u64,
+        /// Leaves before it.
+        found: u64,
+    },
+    /// The blocks before a CHECKPOINT or FOOTER do not hash to its root: one of them was changed, moved or exchanged.
+    Root {
+        /// Which block states it.
+        by: BlockType,
+    },
+    /// A signature is not the node's.
+    Signature {
+        /// On which block.
+        on: BlockType,
+    },
+    /// The footer is not signed: recovery ran without the node's key.
+    Unsigned {
+        /// Leaves that the last signed CHECKPOINT covers.
+        signed_leaf_count: u64,
+    },
+    /// A figure of the FOOTER is not what the scan found.
+    Footer {
+        /// Which.
+        field: &'static str,
+        /// What the FOOTER states.
+        stated: u64,
+        /// What was found.
+        found: u64,
+    },
+    /// The INDEX does not say what the scan found.
+    Index {
+        /// Which table.
+        table: &'static str,
+    },
+    /// Blocks behind the FOOTER.
+    AfterFooter,
+    /// The file was not cut after its FOOTER: a crash came between.
+    NotTruncated,
+    /// Something of the given identity does not open.
+    Open(OpenError),
+    /// Chunks of a stream are missing, told by the sealed count that runs through all segments of a run.
+    ChunksSoFar {
+        /// The next count.
+        expected: u64,
+        /// What the chunk says.
+        found: u64,
+    },
+    /// Segments of a chain that are not here, and that no TOMBSTONE names.
+    SegmentsMissing {
+        /// The first missing chain_seq.
+        first: u64,
+        /// How many.
+        count: u64,
+        /// The last of them, where the next segment names it.
+        last: Option<SegmentId>,
+    },
+    /// The same, where nothing claimed that all were given.
+    SegmentsNotGiven {
+        /// The predecessor that was not given.
+        last: SegmentId,
+    },
+    /// Segments that the node itself deleted by its retention rules.
+    SegmentsDeleted {
+        /// The first deleted chain_seq that matters here.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// A segment follows another one than stands before it in the chain.
+    PrevDiffers {
+        /// Which stands before it.
+        expected: SegmentId,
+        /// Which it names.
+        found: SegmentId,
+    },
+    /// Two segments claim the same place in a chain.
+    SamePlace {
+        /// The other one.
+        other: SegmentId,
+    },
+    /// The next segment, or a later run, states another final root: this one was changed or cut since it was closed.
+    RootSince {
+        /// The segment that states it.
+        stated_by: SegmentId,
+    },
+    /// The same, but the node itself closed it anew, by recovery, and signed that.
+    RepairedSince {
+        /// The segment that states the older root.
+        stated_by: SegmentId,
+    },
+    /// The last segment of an earlier chain, as a later run found it, is not here, and no TOMBSTONE names it.
+    HeadMissing {
+        /// The segment.
+        segment_id: SegmentId,
+    },
+    /// It is not the node that was expected.
+    NodeDiffers {
+        /// The expected node.
+        expected: NodeId,
+    },
+}
+
+impl What {
+    /// How much it matters.
+    pub fn severity(&self) -> Severity {
+        match self {
+            What::Unsupported(_) | What::Body(BodyError::Unsupported { .. }) => Severity::Unsupported,
+            What::Lost
+            | What::Hole
+            | What::Unfinished
+            | What::ChunksLost { .. }
+            | What::WentWithHole(_)
+            | What::Unsigned { .. }
+            | What::NotTruncated
+            | What::SegmentsNotGiven { .. }
+            | What::SegmentsDeleted { .. }
+            | What::RepairedSince { .. } => Severity::Note,
+            _ => Severity::Damage,
+        }
+    }
+
+    /// The kind in JSON. Stable: scripts tell findings apart by it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            What::SegmentCopy(_) => "segment_copy",
+            What::Gap(GapReason::Zero) => "zeros",
+            What::Gap(GapReason::Broken(_)) => "broken_block",
+            What::Gap(GapReason::Foreign(_)) => "foreign_block",
+            What::Gap(GapReason::Misplaced(_)) => "misplaced_block",
+            What::Lost => "lost",
+            What::Hole => "hole",
+            What::Unfinished => "unfinished",
+            What::Unsupported(_) | What::Body(BodyError::Unsupported { .. }) => "unsupported",
+            What::Body(_) => "malformed_body",
+            What::BlockNo { .. } => "block_number",
+            What::KeyMissing { .. } => "key_missing",
+            What::StreamMissing => "stream_missing",
+            What::StreamRepeated => "stream_repeated",
+            What::SlotDiffers { .. } => "slot_differs",
+            What::ChunksMissing { .. } => "chunks_missing",
+            What::ChunksLost { .. } => "chunks_lost",
+            What::WentWithHole(_) => "went_with_hole",
+            What::SeqRepeated { .. } => "stream_seq_repeated",
+            What::WatermarkAhead { .. } => "watermark_ahead",
+            What::LeafCount { .. } => "leaf_count",
+            What::Root { .. } => "root",
+            What::Signature { .. } => "signature",
+            What::Unsigned { .. } => "unsigned",
+            What::Footer { .. } => "footer",
+            What::Index { .. } => "index",
+            What::AfterFooter => "after_footer",
+            What::NotTruncated => "not_truncated",
+            What::Open(OpenError::Commitment) => "commitment",
+            What::Open(OpenError::NotAuthentic(_)) => "not_authentic",
+            What::Open(_) => "malformed_plaintext",
+            What::ChunksSoFar { .. } => "chunks_so_far",
+            What::SegmentsMissing { .. } => "segments_missing",
+            What::SegmentsNotGiven { .. } => "segments_not_given",
+            What::SegmentsDeleted { .. } => "segments_deleted",
+            What::PrevDiffers { .. } => "previous_differs",
+            What::SamePlace { .. } => "same_place",
+            What::RootSince { .. } => "root_since",
+            What::RepairedSince { .. } => "repaired_since",
+            What::HeadMissing { .. } => "head_missing",
+            What::NodeDiffers { .. } => "node_differs",
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::SegmentCopy(fault) => write!(f, "SEGMENT: {fault}"),
+            What::Gap(reason) => reason.fmt(f),
+            What::Lost => f.write_str("lost: recovery found no whole block here"),
+            What::Hole => f.write_str("a hole that the crash left, nothing in it was durable"),
+            What::Unfinished => f.write_str("unfinished, nothing in it was durable yet"),
+            What::Unsupported(what) => write!(f, "unsupported: {what}"),
+            What::Body(error) => error.fmt(f),
+            What::BlockNo { expected, found } => {
+                write!(f, "block number {found} where {expected} should stand")
+            }
+            What::KeyMissing { slot } => write!(f, "no KEY entry of slot {slot} stands before it"),
+            What::StreamMissing => f.write_str("a CHUNK without a STREAM block before it"),
+            What::StreamRepeated => f.write_str("a second STREAM block of one stream"),
+            What::SlotDiffers { expected, found } => {
+                write!(f, "slot {found} in a CHUNK of slot {expected}'s stream")
+            }
+            What::ChunksMissing { first, count } => {
+                write!(
+                    f,
+                    "{count} chunks of the stream are missing, from stream_seq {first} on"
+                )
+            }
+            What::ChunksLost { first, count } => {
+                write!(
+                    f,
+                    "{count} chunks of the stream went with a hole, from stream_seq {first} on"
+                )
+            }
+            What::WentWithHole(what) => write!(f, "{what}, because of a hole before it"),
+            What::SeqRepeated { expected, found } => {
+                write!(f, "stream_seq {found} where {expected} should stand")
+            }
+            What::WatermarkAhead { stated } => write!(f, "states the watermark {stated}, beyond itself"),
+            What::LeafCount { by, stated, found } => {
+                write!(
+                    f,
+                    "the {} counts {stated} leaves before it, and there are {found}",
+                    by.name()
+                )
+            }
+            What::Root { by } => write!(
+                f,
+                "the blocks before the {} do not hash to its root: one was changed, moved or exchanged",
+                by.name()
+            ),
+            What::Signature { on } => write!(f, "the {}'s signature is not the node's", on.name()),
+            What::Unsigned { signed_leaf_count } => write!(
+                f,
+                "closed by recovery without the node's key: its signatures cover the first {signed_leaf_count} blocks"
+            ),
+            What::Footer { field, stated, found } => {
+                write!(f, "the FOOTER states {field} {stated}, found {found}")
+            }
+            What::Index { table } => write!(f, "the index of {table} is not what the blocks say"),
+            What::AfterFooter => f.write_str("a block behind the FOOTER"),
+            What::NotTruncated => f.write_str("the file was not cut after its FOOTER"),
+            What::Open(error) => error.fmt(f),
+            What::ChunksSoFar { expected, found } => write!(
+                f,
+                "the chunk is number {found} of its stream in this run, and number {expected} was due"
+            ),
+            What::SegmentsMissing { first, count, last } => {
+                write!(
+                    f,
+                    "{count} segments before it are missing, from number {first} of the chain on"
+                )?;
+                match last {
+                    Some(id) => write!(f, "; the last of them is {id}"),
+                    None => Ok(()),
+                }
+            }
+            What::SegmentsNotGiven { last } => write!(f, "the segment before it, {last}, was not given"),
+            What::SegmentsDeleted { first, count } => write!(
+                f,
+                "{count} segments before it were deleted by policy, from number {first} of the chain on"
+            ),
+            What::PrevDiffers { expected, found } => {
+                write!(
+                    f,
+                    "names {found} as the segment before it, where {expected} stands"
+                )
+            }
+            What::SamePlace { other } => write!(f, "claims the same place in the chain as {other}"),
+            What::RootSince { stated_by } => write!(
+                f,
+                "it was changed or cut since it was closed: segment {stated_by} states another root"
+            ),
+            What::RepairedSince { stated_by } => write!(
+                f,
+                "the node repaired it after damage: segment {stated_by} states the root before"
+            ),
+            What::HeadMissing { segment_id } => write!(
+                f,
+                "segment {segment_id}, the last of an earlier chain, is missing, and no TOMBSTONE names it"
+            ),
+            What::NodeDiffers { expected } => write!(f, "not written by the expected node {expected}"),
+        }
+    }
+}
+
+/// The findings of one segment.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    kept: Vec<Finding>,
+    /// Findings by severity, those not kept too.
+    counts: [u64; 3],
+}
+
+impl Findings {
+    /// Adds one.
+    pub fn push(&mut self, finding: Finding) {
+        self.counts[finding.severity() as usize] += 1;
+        if self.kept.len() < KEPT {
+            self.kept.push(finding);
+        }
+    }
+
+    /// Puts them in the order of offsets.
+    pub(super) fn sort(&mut self) {
+        self.kept.sort_by_key(|finding| finding.offset);
+    }
+
+    /// The first thousand that were found, by offset.
+    pub fn iter(&self) -> impl Iterator<Item = &Finding> {
+        self.kept.iter()
+    }
+
+    /// How many there are of `severity`, kept or not.
+    pub fn count(&self, severity: Severity) -> u64 {
+        self.counts[severity as usize]
+    }
+
+    /// How many are not kept.
+    pub fn left_out(&self) -> u64 {
+        self.counts.iter().sum::<u64>() - self.kept.len() as u64
+    }
+
+    /// Nothing worse than notes.
+    pub fn are_clean(&self) -> bool {
+        self.count(Severity::Damage) == 0 && self.count(Severity::Unsupported) == 0
+    }
+}

@@ -1,0 +1,472 @@
+//! One pass over a segment that checks everything a single block, or the blocks before it, can show.
+//!
+//! Memory is bounded by the segment's streams, keys and holes, not by its chunks. Numbers may jump over a hole; the hole itself is
+//! the finding then, and what went with it is noted. Whether a hole is damage is known only at the end, when the floor is.
+
+use std::collections::{HashMap, HashSet};
+
+use super::finding::{Finding, Findings, What};
+use super::index::{ChunkRows, Span};
+use super::owner::Owner;
+use crate::block::BlockType;
+use crate::body::{
+    ChainHead, CheckpointBody, DeletedSegment, FOOTER_RECOVERED, FooterBody, KeyBody, KeyRow, OriginBody,
+    StreamRow, TombstoneBody, TombstoneKind,
+};
+use crate::head::Head;
+use crate::ids::{SegmentId, StreamId};
+use crate::merkle::{Hash, MerkleTree, leaf_of_block};
+use crate::node::NodePublic;
+use crate::open::Origin;
+use crate::reader::{State, read_footer};
+use crate::scan::{Block, Gap, Item, ReadError, Scanner};
+use crate::source::Source;
+use crate::writer::Tables;
+
+/// Gaps whose reason and headers are kept; of all others only the range.
+pub(super) const GAPS_KEPT: usize = 1000;
+
+/// What the pass has gathered, and what is wrong with it.
+pub(crate) struct Survey<'k> {
+    pub(crate) head: Head,
+    pub(super) node: NodePublic,
+    pub(super) file_len: u64,
+    pub(crate) findings: Findings,
+    pub(crate) owner: Option<Owner<'k>>,
+
+    pub(crate) tree: MerkleTree,
+    pub(crate) tables: Tables,
+    pub(crate) counts: Counts,
+    /// The next block number by origin.
+    pub(super) next_no: HashMap<SegmentId, u64>,
+    pub(crate) origins: Vec<Origin>,
+    pub(super) slots: HashSet<(SegmentId, u32)>,
+    pub(crate) streams: HashMap<StreamId, StreamTrack>,
+
+    /// Every gap before the last block: offset and length.
+    pub(crate) holes: Vec<(u64, u64)>,
+    pub(super) gaps: Vec<Gap>,
+    /// The last item, if it is a gap: space behind the last block, unless another block follows.
+    pub(super) trailing: Option<Gap>,
+    /// Gaps and TOMBSTONE(lost) so far.
+    pub(super) hole_count: usize,
+    pub(super) hole_before: bool,
+    /// Ranges that a TOMBSTONE(lost) spans.
+    pub(crate) lost: Vec<(u64, u64)>,
+
+    pub(crate) floor: u64,
+    pub(crate) footer: Option<(u64, FooterBody)>,
+    pub(crate) last_checkpoint: Option<(u64, Hash)>,
+    /// Leaves that the last checkpoint with a right root and signature covers.
+    pub(crate) signed_leaf_count: u64,
+    pub(crate) prev_root: Option<Hash>,
+    pub(crate) heads: Vec<ChainHead>,
+    pub(crate) deleted: Vec<DeletedSegment>,
+    pub(super) spans: [Span; 3],
+    pub(super) index_streams: Vec<StreamRow>,
+    pub(super) index_keys: Vec<KeyRow>,
+}
+
+/// Blocks and their bytes, by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Accepted blocks from 8192 on.
+    pub blocks: u64,
+    /// CHUNK blocks.
+    pub chunks: u64,
+    /// Bytes of CHUNK blocks, padding included.
+    pub chunk_bytes: u64,
+    /// KEY entries.
+    pub key_entries: u64,
+    /// CHECKPOINT blocks.
+    pub checkpoints: u64,
+    /// Blocks that were first written to another segment.
+    pub relocated: u64,
+    /// Blocks of types that this version does not know.
+    pub unknown: u64,
+    /// Arrival of the first and last packet, whole seconds since 1970; 0 without chunks.
+    pub first_s: u64,
+    /// See `first_s`.
+    pub last_s: u64,
+}
+
+/// How far a stream has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamTrack {
+    pub(crate) origin: SegmentId,
+    slot: u32,
+    pub(crate) first_seq: Option<u64>,
+    pub(crate) next_seq: u64,
+    holes_seen: usize,
+}
+
+/// Runs the pass. `watch` is told of every item: the offset reached, and the block if it is one.
+pub(crate) fn survey<'k, S: Source>(
+    source: &S,
+    owner: Option<Owner<'k>>,
+    watch: &mut dyn FnMut(u64, Option<&Block<'_>>),
+) -> Result<Survey<'k>, ReadError> {
+    let head = Head::read(source)?;
+    let closed = read_footer(source, &head)?;
+    let mut rows = closed.as_ref().map(|footer| ChunkRows::new(source, footer));
+    let mut scanner = Scanner::new(source, head.id);
+    let mut survey = Survey::new(head, source.len(), owner);
+    while let Some(item) = scanner.next_item()? {
+        let reached = match &item {
+            Item::Gap(gap) => gap.end(),
+            Item::Block(block) => block.end(),
+        };
+        match item {
+            Item::Gap(gap) => {
+                watch(reached, None);
+                survey.gap(gap);
+            }
+            Item::Block(block) => {
+                watch(reached, Some(&block));
+                survey.block(&block, rows.as_mut())?;
+            }
+        }
+    }
+    survey.finish();
+    Ok(survey)
+}
+
+impl<'k> Survey<'k> {
+    fn new(head: Head, file_len: u64, owner: Option<Owner<'k>>) -> Self {
+        let mut survey = Survey {
+            node: NodePublic(head.body.node_key),
+            file_len,
+            findings: Findings::default(),
+            owner,
+            tree: MerkleTree::new(),
+            tables: Tables::default(),
+            counts: Counts::default(),
+            next_no: HashMap::from([(head.id, 1)]),
+            origins: vec![head.origin()],
+            slots: HashSet::new(),
+            streams: HashMap::new(),
+            holes: Vec::new(),
+            gaps: Vec::new(),
+            trailing: None,
+            hole_count: 0,
+            hole_before: false,
+            lost: Vec::new(),
+            floor: 0,
+            footer: None,
+            last_checkpoint: None,
+            signed_leaf_count: 0,
+            prev_root: None,
+            heads: Vec::new(),
+            deleted: Vec::new(),
+            spans: [Span::default(); 3],
+            index_streams: Vec::new(),
+            index_keys: Vec::new(),
+            head,
+        };
+        survey.tree.push(crate::merkle::leaf_hash(&survey.head.block));
+        survey.tables.data_end = crate::block::SEGMENT_PREFIX_LEN as u64;
+        survey
+    }
+
+    pub(crate) fn state(&self) -> State {
+        match &self.footer {
+            None => State::Open,
+            Some((_, footer)) if footer.flags & FOOTER_RECOVERED != 0 => State::Recovered,
+            Some(_) => State::Sealed,
+        }
+    }
+
+    pub(super) fn find(&mut self, block: &Block<'_>, what: What) {
+        let finding = Finding::new(block.offset, u64::from(block.header.total_len), what);
+        self.findings.push(match block.header.stream_id.is_zero() {
+            true => finding,
+            false => finding.of_stream(block.header.stream_id),
+        });
+    }
+
+    fn gap(&mut self, gap: Gap) {
+        self.trailing = Some(gap);
+    }
+
+    /// The gap before a block has turned out not to be the last thing in the file.
+    fn settle_gap(&mut self) {
+        let Some(gap) = self.trailing.take() else { return };
+        if self.footer.is_some() {
+            return;
+        }
+        self.holes.push((gap.offset, gap.len));
+        self.hole_count += 1;
+        self.hole_before = true;
+        if self.gaps.len() < GAPS_KEPT {
+            self.gaps.push(gap);
+        }
+    }
+
+    fn block<S: Source>(
+        &mut self,
+        block: &Block<'_>,
+        rows: Option<&mut ChunkRows<S>>,
+    ) -> Result<(), ReadError> {
+        self.settle_gap();
+        if self.footer.is_some() {
+            self.find(block, What::AfterFooter);
+            return Ok(());
+        }
+        let own = block.header.segment_id == self.head.id;
+        self.counts.blocks += 1;
+        self.counts.relocated += u64::from(!own);
+        self.check_number(block, own);
+        if own {
+            self.check_watermark(block, u64::from(block.header.durable_4k) * 4096);
+        }
+        self.hole_before = false;
+        match block.header.block_type {
+            BlockType::Segment => unreachable!("the scanner accepts no SEGMENT block behind the head"),
+            BlockType::Key => self.check_key(block),
+            BlockType::Stream => self.check_stream(block, own),
+            BlockType::Chunk => self.check_chunk(block),
+            BlockType::Checkpoint if own => self.check_checkpoint(block),
+            BlockType::Tombstone if own => self.check_tombstone(block),
+            BlockType::Origin => self.check_origin(block),
+            BlockType::Index if own => self.note_index(block),
+            BlockType::Footer => {
+                self.check_footer(block);
+                if let Some(rows) = rows
+                    && rows.compare(None)?
+                {
+                    self.find(block, What::Index { table: "chunks" });
+                }
+                return Ok(());
+            }
+            BlockType::Checkpoint | BlockType::Tombstone | BlockType::Index => {}
+            BlockType::Reserved(_) | BlockType::Private(_) => self.check_unknown(block),
+        }
+        if block.header.block_type != BlockType::Index {
+            self.spans = [Span::default(); 3];
+            self.index_streams.clear();
+            self.index_keys.clear();
+        }
+        self.tree.push(leaf_of_block(&block.header, block.bytes));
+        self.tables.note(block.offset, &block.header, block.bytes);
+        // The row is compared here and now: a segment may have millions.
+        if let (Some(row), Some(rows)) = (self.tables.chunks.pop(), rows)
+            && rows.compare(Some(&row))?
+        {
+            self.find(block, What::Index { table: "chunks" });
+        }
+        Ok(())
+    }
+
+    fn check_number(&mut self, block: &Block<'_>, own: bool) {
+        let found = block.header.block_no;
+        let next = self.next_no.entry(block.header.segment_id).or_insert(0);
+        let expected = *next;
+        *next = expected.max(found.saturating_add(1));
+        // A foreign origin's blocks need not be dense, and over a hole nobody's are.
+        let may_jump = !own || self.hole_before;
+        if found < expected || (found > expected && !may_jump) {
+            self.find(block, What::BlockNo { expected, found });
+        }
+    }
+
+    pub(super) fn check_watermark(&mut self, block: &Block<'_>, stated: u64) {
+        if stated > block.offset {
+            self.find(block, What::WatermarkAhead { stated });
+        } else {
+            self.floor = self.floor.max(stated);
+        }
+    }
+
+    fn check_key(&mut self, block: &Block<'_>) {
+        match KeyBody::parse(block.body()) {
+            Err(error) => self.find(block, What::Body(error)),
+            Ok(body) => {
+                let origin = block.header.segment_id;
+                self.counts.key_entries += body.entries.len() as u64;
+                self.slots
+                    .extend(body.entries.iter().map(|entry| (origin, entry.slot)));
+                if let Some(owner) = &mut self.owner {
+                    owner.keys(origin, body.entries);
+                }
+            }
+        }
+    }
+
+    fn check_stream(&mut self, block: &Block<'_>, own: bool) {
+        let header = &block.header;
+        let (origin, slot) = (header.segment_id, header.key_slot);
+        if !self.slots.contains(&(origin, slot)) {
+            self.find_unless_lost(block, What::KeyMissing { slot });
+        }
+        let track = StreamTrack {
+            origin,
+            slot,
+            // A stream's first chunk in its own segment is number 0; where a relocated part begins is not known here.
+            first_seq: own.then_some(0),
+            next_seq: 0,
+            holes_seen: self.hole_count,
+        };
+        if self.streams.contains_key(&header.stream_id) {
+            return self.find(block, What::StreamRepeated);
+        }
+        self.streams.insert(header.stream_id, track);
+        if let Some(owner) = &mut self.owner
+            && let Err(error) = owner.stream(block, &self.origins)
+        {
+            self.find(block, What::Open(error));
+        }
+    }
+
+    /// A finding that a hole before the block would explain.
+    fn find_unless_lost(&mut self, block: &Block<'_>, what: What) {
+        match self.hole_count {
+            0 => self.find(block, what),
+            _ => self.find(block, What::WentWithHole(what.name())),
+        }
+    }
+
+    fn check_chunk(&mut self, block: &Block<'_>) {
+        let header = &block.header;
+        let counts = &mut self.counts;
+        counts.first_s = match counts.chunks {
+            0 => header.first_arrival_s,
+            _ => counts.first_s.min(header.first_arrival_s),
+        };
+        counts.last_s = counts.last_s.max(header.last_arrival_s);
+        counts.chunks += 1;
+        counts.chunk_bytes += u64::from(header.total_len);
+        let holes = self.hole_count;
+        let found = header.stream_seq;
+        let Some(track) = self.streams.get_mut(&header.stream_id) else {
+            return self.find_unless_lost(block, What::StreamMissing);
+        };
+        let before = *track;
+        let expected = if before.first_seq.is_none() {
+            found
+        } else {
+            before.next_seq
+        };
+        track.first_seq = Some(before.first_seq.unwrap_or(found));
+        track.next_seq = expected.max(found.saturating_add(1));
+        track.holes_seen = holes;
+        if before.slot != header.key_slot || before.origin != header.segment_id {
+            let (expected, found) = (before.slot, header.key_slot);
+            self.find(block, What::SlotDiffers { expected, found });
+        }
+        if found > expected {
+            let (first, count) = (expected, found - expected);
+            self.find(
+                block,
+                match holes > before.holes_seen {
+                    true => What::ChunksLost { first, count },
+                    false => What::ChunksMissing { first, count },
+                },
+            );
+        } else if found < expected {
+            self.find(block, What::SeqRepeated { expected, found });
+        }
+        if let Some(owner) = &mut self.owner
+            && let Some(what) = owner.chunk(block)
+        {
+            self.find(block, what);
+        }
+    }
+
+    fn check_checkpoint(&mut self, block: &Block<'_>) {
+        self.counts.checkpoints += 1;
+        let body = match CheckpointBody::parse(block.body()) {
+            Ok(body) => body,
+            Err(error) => return self.find(block, What::Body(error)),
+        };
+        let by = BlockType::Checkpoint;
+        self.check_watermark(block, body.durable_upto);
+        let signed = self.node.verify_checkpoint(block.body(), &self.head.id);
+        if !signed {
+            self.find(block, What::Signature { on: by });
+        }
+        // Over a hole the leaves are not all there any more, so nothing can be said of the root.
+        if self.hole_count == 0 && self.check_root(block, by, body.leaf_count, &body.root) && signed {
+            self.signed_leaf_count = body.leaf_count;
+        }
+        if signed {
+            self.last_checkpoint = Some((body.leaf_count, body.root));
+            self.prev_root = body.prev_root.or(self.prev_root);
+            self.heads.extend(body.heads);
+        }
+    }
+
+    /// Compares a stated leaf count and root with the leaves before the block.
+    pub(super) fn check_root(&mut self, block: &Block<'_>, by: BlockType, stated: u64, root: &Hash) -> bool {
+        let found = self.tree.leaf_count();
+        if stated != found {
+            self.find(block, What::LeafCount { by, stated, found });
+            return false;
+        }
+        let same = self.tree.root() == *root;
+        if !same {
+            self.find(block, What::Root { by });
+        }
+        same
+    }
+
+    fn check_tombstone(&mut self, block: &Block<'_>) {
+        let body = match TombstoneBody::parse(block.body()) {
+            Ok(body) => body,
+            Err(error) => return self.find(block, What::Body(error)),
+        };
+        match &body.kind {
+            TombstoneKind::Lost => {
+                self.lost.push((block.offset, u64::from(block.header.total_len)));
+                self.hole_count += 1;
+                self.hole_before = true;
+                // The number is that of the first block missing here: it may come again in the next tombstone.
+                self.next_no.insert(self.head.id, block.header.block_no);
+                self.find(block, What::Lost);
+            }
+            TombstoneKind::Deleted(entries) => {
+                if self.node.verify_tombstone(block.body(), &self.head.id) {
+                    self.deleted.extend(entries);
+                } else {
+                    self.find(
+                        block,
+                        What::Signature {
+                            on: BlockType::Tombstone,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    fn check_origin(&mut self, block: &Block<'_>) {
+        match OriginBody::parse(block.body()) {
+            Err(error) => self.find(block, What::Body(error)),
+            Ok(body) => {
+                let origin = Origin::from(&body);
+                if !self.origins.contains(&origin) {
+                    self.origins.push(origin);
+                }
+            }
+        }
+    }
+
+    fn check_unknown(&mut self, block: &Block<'_>) {
+        self.counts.unknown += 1;
+        if let Err(ReadError::Unsupported { what, .. }) = block.refuse_unknown_critical() {
+            self.find(block, What::Unsupported(what));
+        }
+    }
+
+    /// Length of the file, reserved space included.
+    pub(crate) fn file_len(&self) -> u64 {
+        self.file_len
+    }
+
+    /// Nothing but its own preparation stands in it: no chunk was ever appended.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.footer.is_none()
+            && self.floor == 0
+            && self.counts.chunks == 0
+            && self.file_len > self.tables.data_end
+    }
+}
