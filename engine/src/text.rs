@@ -46,3 +46,52 @@ impl Display for Plain<'_> {
         }
     }
 }
+
+/// A number with its thousands apart: 1,234,567.
+#[derive(Clone, Copy, Debug)]
+pub struct Grouped(pub u64);
+
+impl Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (at, digit) in digits.char_indices() {
+            let comma = at > 0 && (digits.len() - at).is_multiple_of(3);
+            write!(f, "{}{digit}", if comma { "," } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+/// `1 camera`, `2,000 cameras`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!(
+        "{} {what}{}",
+        Grouped(count as u64),
+        if count == 1 { "" } else { "s" }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (12_345_678, "12,345,678"),
+        ] {
+            assert_eq!(Grouped(number).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn one_thing_is_not_many() {
+        assert_eq!(
+            (counted(1, "camera"), counted(0, "camera")),
+            ("1 camera".to_owned(), "0 cameras".to_owned())
+        );
+    }
+}

@@ -13,12 +13,15 @@ use serde::Serialize;
 use super::output::{self, Output};
 use super::{CliError, ExitStatus};
 use crate::config::units::format_bytes;
-use crate::config::{Config, Rtcp, Settings, memory_min_bytes};
-use crate::text::Plain;
+use crate::config::{Config, Rtcp, Settings};
+use crate::engine::memory::Plan;
+use crate::text::{Plain, counted};
 use crate::uring::probe::{Feature, Need, probe};
 use crate::uring::sys;
 
 const MIB: u64 = 1 << 20;
+/// A chunk buffer.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// What a shard needs of the disk to begin at all: a segment's first allocation, and room to close it.
 const DISK_MIN_BYTES: u64 = 64 * MIB;
@@ -114,7 +117,7 @@ pub fn run(args: Args) -> Result<ExitStatus, CliError> {
     checks.extend(settings.control.listen.map(control_port));
     let kernel = machine(settings, &mut checks);
     checks.push(memory(settings, meminfo("MemAvailable:")));
-    checks.extend(chunk_pool(&config));
+    checks.push(chunk_pool(&config));
     data_dir(&config, &mut checks);
     checks.push(clock());
     let backend = Backend::fastest(sys::monotonic_ns);
@@ -139,9 +142,9 @@ fn print(checks: &[Row], ok: bool, kernel: &str) -> Result<(), CliError> {
             State::Wanted => "wanted",
             State::Needed => "NEEDED",
         };
-        output::data(format_args!("{state}  {}: {}", row.name, row.detail))?;
+        output::data(format_args!("{state}  {:<28} {}", row.name, row.detail))?;
         if !row.remedy.is_empty() {
-            output::data(format_args!("          -> {}", row.remedy))?;
+            output::data(format_args!("{:37}-> {}", "", row.remedy))?;
         }
     }
     let wanted = checks.iter().filter(|row| row.state == State::Wanted).count();
@@ -153,9 +156,10 @@ fn print(checks: &[Row], ok: bool, kernel: &str) -> Result<(), CliError> {
 }
 
 fn configuration(config: &Config) -> Row {
-    let (cameras, customers) = (config.registry.cameras.len(), config.registry.customers.len());
-    let shards = config.settings.shards.cpus.len();
-    let detail = format!("valid: {cameras} cameras of {customers} customers, {shards} shards");
+    let cameras = config.registry.cameras.len();
+    let customers = counted(config.registry.customers.len(), "customer");
+    let shards = counted(config.settings.shards.cpus.len(), "shard");
+    let detail = format!("valid: {} of {customers}, {shards}", counted(cameras, "camera"));
     if cameras == 0 {
         let remedy = "add a [[customer]] and a [[camera]], and send SIGHUP";
         return Row::lacking(
@@ -317,9 +321,9 @@ fn memory(settings: &Settings, available_bytes: Option<u64>) -> Row {
     Row::ok("memory", detail)
 }
 
-/// Every stream has one chunk open while it sends; as many again are on their way to the disk.
-fn chunk_pool(config: &Config) -> Option<Row> {
-    let settings = &config.settings;
+/// Every stream that sends has one chunk open, and half as many again are on their way to the disk.
+fn chunk_pool(config: &Config) -> Row {
+    let (settings, name) = (&config.settings, "chunk pool");
     let streams: usize = config
         .registry
         .cameras
@@ -327,23 +331,18 @@ fn chunk_pool(config: &Config) -> Option<Row> {
         .map(|camera| camera.streams.len().max(1))
         .sum();
     let shards = settings.shards.cpus.len();
-    let chunks = settings
-        .memory
-        .limit_bytes
-        .saturating_sub(memory_min_bytes(shards))
-        / (64 << 10)
-        + 384 * shards as u64;
-    let wanted = streams as u64 * 3 / 2;
-    let detail = format!("about {chunks} chunks of 64 KiB for {streams} streams");
-    if streams == 0 || chunks >= wanted {
-        return Some(Row::ok("chunk pool", detail));
+    let chunks = Plan::new(settings.memory.limit_bytes, shards).pool_bytes / CHUNK_BYTES * shards;
+    let missing = (streams * 3 / 2).saturating_sub(chunks);
+    let detail = format!("{} for {}", counted(chunks, "buffer"), counted(streams, "stream"));
+    if missing == 0 {
+        return Row::ok(name, detail);
     }
-    let limit = memory_min_bytes(shards) + wanted * (64 << 10);
+    let limit = settings.memory.limit_bytes + (missing * CHUNK_BYTES) as u64 * 17 / 16;
     let remedy = format!(
         "memory.limit = \"{}MiB\" or more, if all of them send at once",
         limit.div_ceil(MIB)
     );
-    Some(Row::lacking("chunk pool", State::Wanted, detail, remedy))
+    Row::lacking(name, State::Wanted, detail, remedy)
 }
 
 /// The folder, or where it will be made: writable, O_DIRECT, room.

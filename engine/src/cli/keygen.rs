@@ -22,9 +22,9 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 /// The arguments of `harborseal keygen`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The identity is the only key to the footage sealed for it: who has the file can watch, who loses it cannot. Keep it \
-away from the machine that records, and keep a copy. The recording machine gets the public key, as \
-`public_key` of a [[customer]] in its configuration.
+The identity is the only key to the footage sealed for it: who has the file can watch, who loses it
+cannot. Keep it away from the machine that records, and keep a copy. The recording machine gets the
+public key, as `public_key` of a [[customer]] in its configuration.
 
 Examples:
   harborseal keygen -o alice.identity

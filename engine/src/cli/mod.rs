@@ -19,11 +19,12 @@ pub use error::{CliError, ExitStatus};
 /// Streaming ingest for RTP camera streams: every packet is sealed for the customer who owns it before the first byte
 /// reaches a disk.
 #[derive(Debug, Parser)]
-#[command(name = "harborseal", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "harborseal", version)]
 #[command(after_help = "\
-Exit status: 0 ok · 1 damage or a failed check · 2 usage or configuration · 3 nothing here for this identity \
-or range · 4 input/output.
-PATH is a segment (.hseal) or a folder, searched through for segments.")]
+PATH is a segment (.hseal) or a folder, searched through for segments.
+
+Exit status: 0 ok · 1 damage or a failed check · 2 usage or configuration
+             3 nothing here for this identity or range · 4 input/output")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

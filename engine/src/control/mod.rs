@@ -59,6 +59,7 @@ pub type Reload = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 /// What the control thread is told.
 enum Command {
     Ready(Ready),
+    Note(String),
     Warn(String),
     Stop(String),
     Finish(Vec<Snapshot>, Vec<StreamLedger>, mpsc::Sender<Final>),
@@ -80,7 +81,12 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Says something an operator should know, in one line.
+    /// Says something good to know, in one line.
+    pub fn note(&self, message: impl Into<String>) {
+        self.send(Command::Note(message.into()));
+    }
+
+    /// Says something an operator should act on, in one line.
     pub fn warn(&self, message: impl Into<String>) {
         self.send(Command::Warn(message.into()));
     }

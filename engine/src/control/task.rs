@@ -163,6 +163,7 @@ impl Plane {
                 () = ticked(&mut self.watchdog) => self.pat_watchdog(),
                 command = told.recv() => match command {
                     Some(Command::Ready(ready)) => self.begin(&ready),
+                    Some(Command::Note(message)) => self.voice.noted(&message),
                     Some(Command::Warn(message)) => self.voice.warn(&message),
                     Some(Command::Stop(reason)) => self.asked_to_stop(&reason),
                     Some(Command::Finish(snapshots, streams, reply)) => {
@@ -358,6 +359,11 @@ impl Voice {
         if let (Log::Json, Some(programs)) = (self.log, &self.programs) {
             programs.say(object().to_string());
         }
+    }
+
+    fn noted(&self, message: &str) {
+        self.note(&format!("note: {message}"));
+        self.event(|| events::note_json(message));
     }
 
     fn warn(&self, message: &str) {

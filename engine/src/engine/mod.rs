@@ -9,7 +9,7 @@
 //! A stop is ordered: shards make everything durable and hang up, their keepers close the segments and hang up, then the janitor ends.
 
 mod home;
-mod memory;
+pub mod memory;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};

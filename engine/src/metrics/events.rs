@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{Span, Totals};
 use crate::ledger::{Account, Dropped, Reason, StreamLedger};
 use crate::port::Durable;
+use crate::text::{Grouped, counted};
 
 /// What there is to say once all sockets are bound and all rings are armed.
 #[derive(Clone, Debug, Default)]
@@ -106,6 +107,11 @@ pub fn durable_json(durable: &Durable) -> Value {
     json!({ "event": "durable", "shard": shard, "segment": segment.to_string(), "offset": offset, "block_no": block_no })
 }
 
+/// Something good to know, as an object.
+pub fn note_json(message: &str) -> Value {
+    json!({ "event": "note", "message": message })
+}
+
 /// A warning as an object.
 pub fn warning_json(message: &str) -> Value {
     json!({ "event": "warning", "message": message })
@@ -122,7 +128,7 @@ pub fn progress_text(totals: &Totals, span: &Span) -> String {
     let sum = &totals.sum;
     let mut text = format!(
         "{}, {:.3} Gb/s, received {}, stored {}, dropped {}",
-        counted(sum.streams, "stream"),
+        counted(sum.streams as usize, "stream"),
         span.gbps,
         Grouped(sum.received),
         Grouped(sum.stored),
@@ -313,34 +319,12 @@ fn rounded(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
 }
 
-fn counted(count: impl TryInto<u64>, what: &str) -> String {
-    let count = count.try_into().unwrap_or(u64::MAX);
-    format!("{} {what}{}", Grouped(count), if count == 1 { "" } else { "s" })
-}
-
 fn listed(addresses: &[SocketAddr]) -> String {
     addresses
         .iter()
         .map(SocketAddr::to_string)
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// A number with its thousands apart: 1,234,567.
-struct Grouped(u64);
-
-impl Display for Grouped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        for (at, digit) in digits.char_indices() {
-            let comma = at > 0 && (digits.len() - at).is_multiple_of(3);
-            if comma {
-                f.write_char(',')?;
-            }
-            f.write_char(digit)?;
-        }
-        Ok(())
-    }
 }
 
 /// `12 (unknown_ssrc 10, oversize 2)`.
@@ -462,17 +446,5 @@ mod tests {
             "ready: recording 0 cameras of 0 customers on 1 shard, RTP at [::1]:5004"
         );
         assert_eq!(ready_json(&ready)["event"], "ready");
-    }
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (12_345_678, "12,345,678"),
-        ] {
-            assert_eq!(Grouped(number).to_string(), text);
-        }
     }
 }

@@ -332,6 +332,23 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_explains_every_metric() {
+        let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/OPERATING.md");
+        let manual = std::fs::read_to_string(manual).expect("it is in the repository");
+        for line in render(&two_shards(), Process::default(), true, 0).lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE harborseal_") {
+                let name = rest.split(' ').next().expect("a name");
+                assert!(
+                    [format!("`{name}`"), format!("`{name}{{")]
+                        .iter()
+                        .any(|n| manual.contains(n)),
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn figures_are_those_of_the_ledger() {
         let text = render(
             &two_shards(),
