@@ -216,6 +216,16 @@ impl Track {
 }
 
 impl Part {
+    /// When its chunks began and ended, in their order: whole seconds since 1970, by the unsealed headers.
+    pub fn spans(&self) -> Result<Vec<(u64, u64)>, Problem> {
+        let open = self.open().map_err(|why| Problem::new(&self.files[0], why))?;
+        Ok(open
+            .rows
+            .iter()
+            .map(|(_, row)| (row.first_s, row.last_s))
+            .collect())
+    }
+
     /// Opens its files and finds its chunks in them, each once, by stream_seq.
     fn open(&self) -> Result<OpenPart<'_>, ReadError> {
         let mut segments = Vec::new();
@@ -258,6 +268,13 @@ struct OpenPart<'a> {
     rows: Vec<(usize, ChunkRow)>,
     at: usize,
     next_seq: u64,
+}
+
+impl<'a> Chunks<'a> {
+    /// The part that holds the chunk given out last.
+    pub fn part(&self) -> Option<&'a Part> {
+        self.open.as_ref().map(|open| open.part)
+    }
 }
 
 impl Iterator for Chunks<'_> {

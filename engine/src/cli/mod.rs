@@ -9,7 +9,11 @@ use clap::error::ErrorKind;
 
 pub mod check;
 pub mod error;
+pub mod export;
+mod footage;
+mod instant;
 pub mod keygen;
+pub mod list;
 pub mod output;
 pub mod paths;
 pub mod run;
@@ -39,6 +43,10 @@ enum Command {
     Check(check::Args),
     /// Make a customer's identity, or show its public key
     Keygen(keygen::Args),
+    /// Show what a customer's identity opens: cameras, times, gaps, codec
+    List(list::Args),
+    /// Write one camera's footage to a file that other tools open (.mp4 .pcapng .rtpdump)
+    Export(export::Args),
 }
 
 fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
@@ -46,6 +54,8 @@ fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(args),
         Command::Keygen(args) => keygen::run(args),
+        Command::List(args) => list::run(&args),
+        Command::Export(args) => export::run(&args),
     }
 }
 

@@ -36,15 +36,22 @@ pub fn one_segment(path: &Path) -> Result<(), CliError> {
 /// A progress bar over `total_bytes` on stderr; draws nothing where stderr is not a terminal. `doing` is a word such as
 /// "verifying".
 pub fn progress(doing: &'static str, total_bytes: u64) -> ProgressBar {
+    let bytes = "{prefix} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left";
+    bar(doing, total_bytes, bytes)
+}
+
+/// The same over a number of things, such as segments or chunks.
+pub fn progress_count(doing: &'static str, total: u64) -> ProgressBar {
+    bar(doing, total, "{prefix} {wide_bar} {pos}/{len} {eta} left")
+}
+
+fn bar(doing: &'static str, total: u64, template: &str) -> ProgressBar {
     let target = match std::io::stderr().is_terminal() {
         true => ProgressDrawTarget::stderr_with_hz(10),
         false => ProgressDrawTarget::hidden(),
     };
-    let bar = ProgressBar::with_draw_target(Some(total_bytes), target);
-    let style = ProgressStyle::with_template(
-        "{prefix} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left",
-    )
-    .expect("the template names known fields only");
+    let bar = ProgressBar::with_draw_target(Some(total), target);
+    let style = ProgressStyle::with_template(template).expect("the templates name known fields only");
     bar.set_style(style);
     bar.set_prefix(doing);
     bar

@@ -39,6 +39,9 @@ pub enum Error {
     /// The material is outside what the format can hold.
     #[error("{0}")]
     Unsupported(String),
+    /// The person asked for it to stop.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
 }
 
 impl Error {
@@ -48,15 +51,6 @@ impl Error {
             path: path.to_owned(),
             what,
             source,
-        }
-    }
-
-    /// The process's exit status for this error (2 usage, 3 nothing here, 4 I/O).
-    pub fn exit_status(&self) -> u8 {
-        match self {
-            Error::UnknownExtension { .. } | Error::NotAFile { .. } | Error::NoVideo(_) => 2,
-            Error::NothingInRange(_) => 3,
-            Error::Io { .. } | Error::Unsupported(_) => 4,
         }
     }
 }

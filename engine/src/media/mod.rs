@@ -108,6 +108,11 @@ impl Format {
             }),
         }
     }
+
+    /// Whether the file begins with what arrived before the range: frames that others refer to.
+    pub fn needs_earlier(self) -> bool {
+        self == Format::Mp4
+    }
 }
 
 /// What an export wrote.
@@ -165,6 +170,15 @@ impl Export {
         match &mut self.0 {
             Kind::Capture(capture) => capture.push(stream, packet),
             Kind::Movie(movie) => movie.push(stream, packet),
+        }
+    }
+
+    /// Whether the file has a beginning. An MP4 whose packets before the range held no key frame has none yet: then
+    /// the caller begins again with earlier packets, if there are any.
+    pub fn has_begun(&self) -> bool {
+        match &self.0 {
+            Kind::Capture(_) => true,
+            Kind::Movie(movie) => movie.has_begun(),
         }
     }
 

@@ -186,6 +186,11 @@ impl Movie {
         self.place_frames()
     }
 
+    /// Whether a frame has been written.
+    pub fn has_begun(&self) -> bool {
+        self.writer.samples() > 0
+    }
+
     /// Completes the file.
     ///
     /// # Errors

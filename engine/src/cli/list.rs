@@ -1,0 +1,198 @@
+//! `harborseal list`: what an identity opens. Reads the segments' tables only, and of the footage itself nothing.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::error::{CliError, ExitStatus, OneLine};
+use super::output::{self, Output, people};
+use super::{footage, instant};
+use crate::archive::library::{Problem, Track};
+use crate::media::{self, Stream};
+
+/// Chunk times are whole seconds, and a chunk is sealed within a second: seconds this far apart have a pause between them.
+const GAP_S: u64 = 2;
+
+/// Shows the cameras of a customer: their streams, codecs, times and gaps.
+///
+/// Times are arrivals in UTC, in whole seconds. A gap is a time of a second or more from which nothing is stored, because the
+/// camera was silent, the engine did not run, or footage was deleted. Packets lost in between are counted by export and verify.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  harborseal list --identity alice.identity data
+  harborseal list --identity alice.identity --json data/segments/20261123")]
+pub struct Args {
+    /// The customer's identity, as keygen made it
+    #[arg(long, value_name = "FILE")]
+    identity: PathBuf,
+
+    #[command(flatten)]
+    print: Output,
+
+    /// Segments, or folders that are searched for them
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Listing {
+    segments: usize,
+    cameras: Vec<Camera>,
+}
+
+#[derive(Serialize)]
+struct Camera {
+    id: String,
+    streams: Vec<StreamLine>,
+}
+
+#[derive(Serialize)]
+struct StreamLine {
+    ssrc: u32,
+    media_index: Option<u16>,
+    codec: String,
+    chunks: u64,
+    /// Absent while nothing has been stored.
+    from: Option<String>,
+    to: Option<String>,
+    gaps: Vec<Gap>,
+}
+
+#[derive(Serialize)]
+struct Gap {
+    from: String,
+    to: String,
+    seconds: u64,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
+    let library = footage::open(&args.identity, &args.paths)?;
+    let mut problems = Vec::new();
+    let mut listing = Listing {
+        segments: library.segments,
+        cameras: Vec::new(),
+    };
+    for id in library.cameras() {
+        let streams = library
+            .tracks_of(id)
+            .map(|track| describe(track, &mut problems))
+            .collect();
+        listing.cameras.push(Camera {
+            id: id.to_owned(),
+            streams,
+        });
+    }
+    for problem in &problems {
+        people(format_args!("harborseal: {problem}"));
+    }
+    if args.print.json {
+        output::json(&listing)?;
+    } else {
+        print(&listing)?;
+    }
+    Ok(footage::status_after(library.problems.iter().chain(&problems)))
+}
+
+fn describe(track: &Track, problems: &mut Vec<Problem>) -> StreamLine {
+    let mut spans = Vec::new();
+    for part in track.parts.iter().filter(|part| part.chunks > 0) {
+        match part.spans() {
+            Ok(of_part) => spans.extend(of_part),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    spans.sort_unstable();
+    let ends_s = spans.iter().map(|span| span.1).max();
+    let codec = track
+        .parts
+        .last()
+        .map(footage::stream_of)
+        .map_or(String::new(), |s| media::codec_name(&s));
+    StreamLine {
+        ssrc: track.ssrc,
+        media_index: (track.media_index != Stream::UNKNOWN_MEDIA).then_some(track.media_index),
+        codec,
+        chunks: track.parts.iter().map(|part| part.chunks).sum(),
+        from: spans.first().map(|span| instant::seconds(span.0)),
+        // The end is outside, as in --to: the next whole second.
+        to: ends_s.map(|s| instant::seconds(s.saturating_add(1))),
+        gaps: gaps(&spans),
+    }
+}
+
+/// The pauses between chunks whose spans are in the order of their beginnings.
+fn gaps(spans: &[(u64, u64)]) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    let mut end_s = match spans.first() {
+        Some(first) => first.1,
+        None => return gaps,
+    };
+    for &(first_s, last_s) in spans {
+        if first_s.saturating_sub(end_s) >= GAP_S {
+            let (from_s, to_s) = (end_s + 1, first_s);
+            let (from, to) = (instant::seconds(from_s), instant::seconds(to_s));
+            gaps.push(Gap {
+                from,
+                to,
+                seconds: to_s - from_s,
+            });
+        }
+        end_s = end_s.max(last_s);
+    }
+    gaps
+}
+
+fn print(listing: &Listing) -> Result<(), CliError> {
+    let named = listing
+        .cameras
+        .iter()
+        .map(|c| OneLine(&c.id).to_string().chars().count());
+    let width = named.max().unwrap_or(0).max("CAMERA".len());
+    let line = |camera: &str, ssrc: &str, codec: &str, from: &str, to: &str, gaps: &str| {
+        let text = format!("{camera:width$}  {ssrc:10}  {codec:8}  {from:20}  {to:20}  {gaps}");
+        output::data(text.trim_end())
+    };
+    line("CAMERA", "SSRC", "CODEC", "FROM", "TO", "GAPS")?;
+    for camera in &listing.cameras {
+        let id = OneLine(&camera.id).to_string();
+        for stream in &camera.streams {
+            let ssrc = format!("0x{:08x}", stream.ssrc);
+            let (from, to) = (
+                stream.from.as_deref().unwrap_or("-"),
+                stream.to.as_deref().unwrap_or("-"),
+            );
+            line(
+                &id,
+                &ssrc,
+                &stream.codec,
+                from,
+                to,
+                &stream.gaps.len().to_string(),
+            )?;
+            for gap in &stream.gaps {
+                line("", "", "  gap", &gap.from, &gap.to, &format!("{} s", gap.seconds))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_between_chunks_is_a_gap_and_neighbouring_seconds_are_not() {
+        assert!(gaps(&[(10, 10), (11, 12), (12, 13)]).is_empty());
+        let found = gaps(&[(10, 11), (10, 13), (60, 61)]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (found[0].from.as_str(), found[0].seconds),
+            ("1970-01-01T00:00:14Z", 46)
+        );
+        assert_eq!(found[0].to, "1970-01-01T00:01:00Z");
+        assert!(gaps(&[]).is_empty());
+    }
+}
