@@ -43,5 +43,7 @@ pub mod open;
 pub mod reader;
 pub mod verify;
 
+pub mod recover;
+
 pub use block::{BlockType, Header};
 pub use ids::{NodeId, RunId, SegmentId, StreamId};

@@ -81,7 +81,7 @@ pub fn verify<S: Source>(
 }
 
 impl Survey<'_> {
-    fn into_report(mut self) -> Report {
+    pub(crate) fn into_report(mut self) -> Report {
         let own_streams = self.owner.take().map_or_else(Vec::new, Owner::into_streams);
         let (leaf_count, root) = (self.tree.leaf_count(), self.tree.root());
         Report {

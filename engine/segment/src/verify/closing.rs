@@ -27,7 +27,22 @@ impl Survey<'_> {
         self.spans[kind].add(block.offset, u64::from(block.header.total_len));
     }
 
-    pub(super) fn check_footer(&mut self, block: &Block<'_>) {
+    /// Takes a FOOTER for the end of the segment: at the file's end always, elsewhere only if all before it is as it says. Else a
+    /// crash came while it was being written: its INDEX may have been lost with it, and the segment is still open.
+    pub(super) fn close(&mut self, block: &Block<'_>) {
+        let before = std::mem::take(&mut self.findings);
+        self.check_footer(block);
+        let told = std::mem::replace(&mut self.findings, before);
+        if block.end() == self.file_len() || told.are_clean() {
+            self.findings.absorb(told);
+        } else {
+            self.footer = None;
+            self.footer_left_over = true;
+            self.find(block, What::Unfinished);
+        }
+    }
+
+    fn check_footer(&mut self, block: &Block<'_>) {
         let body = match FooterBody::parse(block.body()) {
             Ok(body) => body,
             Err(error) => return self.find(block, What::Body(error)),

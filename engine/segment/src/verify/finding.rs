@@ -449,6 +449,17 @@ impl Findings {
         }
     }
 
+    /// Adds those of another list.
+    pub(super) fn absorb(&mut self, other: Findings) {
+        let left_out = other.left_out();
+        for (mine, theirs) in self.counts.iter_mut().zip(other.counts) {
+            *mine += theirs;
+        }
+        debug_assert_eq!(left_out, 0, "one block has few findings");
+        let room = KEPT - self.kept.len();
+        self.kept.extend(other.kept.into_iter().take(room));
+    }
+
     /// Puts them in the order of offsets.
     pub(super) fn sort(&mut self) {
         self.kept.sort_by_key(|finding| finding.offset);

@@ -56,6 +56,8 @@ pub(crate) struct Survey<'k> {
 
     pub(crate) floor: u64,
     pub(crate) footer: Option<(u64, FooterBody)>,
+    /// A FOOTER stands where a crash came before its segment was closed.
+    pub(super) footer_left_over: bool,
     pub(crate) last_checkpoint: Option<(u64, Hash)>,
     /// Leaves that the last checkpoint with a right root and signature covers.
     pub(crate) signed_leaf_count: u64,
@@ -153,6 +155,7 @@ impl<'k> Survey<'k> {
             lost: Vec::new(),
             floor: 0,
             footer: None,
+            footer_left_over: false,
             last_checkpoint: None,
             signed_leaf_count: 0,
             prev_root: None,
@@ -208,8 +211,10 @@ impl<'k> Survey<'k> {
         rows: Option<&mut ChunkRows<S>>,
     ) -> Result<(), ReadError> {
         self.settle_gap();
-        if self.footer.is_some() {
+        if self.footer.is_some() || self.footer_left_over {
             self.find(block, What::AfterFooter);
+        }
+        if self.footer.is_some() {
             return Ok(());
         }
         let own = block.header.segment_id == self.head.id;
@@ -230,8 +235,9 @@ impl<'k> Survey<'k> {
             BlockType::Origin => self.check_origin(block),
             BlockType::Index if own => self.note_index(block),
             BlockType::Footer => {
-                self.check_footer(block);
-                if let Some(rows) = rows
+                self.close(block);
+                if self.footer.is_some()
+                    && let Some(rows) = rows
                     && rows.compare(None)?
                 {
                     self.find(block, What::Index { table: "chunks" });
