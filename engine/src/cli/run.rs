@@ -31,6 +31,9 @@ pub struct Args {
 /// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(2);
 
+/// How long a reload may take until it is reported as late; it goes on all the same.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let config = Config::load(&args.config)?;
@@ -106,7 +109,9 @@ fn reload(config: &Config, levers: Arc<OnceLock<Levers>>) -> Reload {
         let levers = levers
             .get()
             .ok_or_else(|| "the engine is still starting".to_owned())?;
-        levers.reload(&new.registry);
+        if !levers.reload(&new.registry, RELOAD_PATIENCE) {
+            return Err("it is valid, but not in force yet: the disk does not take a new segment".to_owned());
+        }
         let counts = format!(
             "{} cameras of {} customers",
             new.registry.cameras.len(),

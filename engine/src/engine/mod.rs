@@ -15,8 +15,9 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use harborseal_segment::cipher::Backend;
 use harborseal_segment::ids::RunId;
 use harborseal_segment::node::NodeKey;
@@ -244,9 +245,14 @@ pub fn start(config: &Config, ports: Vec<ShardPort>) -> Result<Running, StartErr
 pub struct Levers(Vec<(Sender<Command>, Waker)>);
 
 impl Levers {
-    /// Puts other customers and cameras in force, with each shard's next segment, which begins as soon as it is ready.
-    pub fn reload(&self, registry: &Arc<Registry>) {
-        self.tell_all(|| Command::Reload(Arc::clone(registry)));
+    /// Puts other customers and cameras in force, with each shard's next segment, which begins as soon as it is ready. Waits
+    /// for that; false if some shard has not got there within `patience`, because its disk does not take a new segment.
+    pub fn reload(&self, registry: &Arc<Registry>, patience: Duration) -> bool {
+        let (in_force, waiting) = bounded::<()>(0);
+        self.tell_all(|| Command::Reload(Arc::clone(registry), in_force.clone()));
+        drop(in_force);
+        // Nothing is ever sent: the channel ends when the last shard has dropped its end.
+        waiting.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
     }
 
     /// Asks every shard to stop receiving, make everything durable and end.

@@ -62,6 +62,7 @@ struct SegmentFile {
     file: Arc<File>,
     path: PathBuf,
     id: SegmentId,
+    prev: Option<SegmentId>,
     chain_seq: u64,
 }
 
@@ -75,6 +76,10 @@ pub struct Keeper {
     replies: Sender<Reply>,
     waker: Waker,
     janitor: Sender<Note>,
+    /// The kind of failure that was reported last.
+    said: Option<io::ErrorKind>,
+    /// The segment closed last and its root: its successor's footer names it.
+    last_closed: Option<(SegmentId, [u8; 32])>,
 }
 
 impl Keeper {
@@ -93,6 +98,8 @@ impl Keeper {
             replies,
             waker,
             janitor,
+            said: None,
+            last_closed: None,
         }
     }
 
@@ -175,6 +182,7 @@ impl Keeper {
                 return Err(error);
             }
         }
+        self.said = None;
         prepared.handle = Handle(self.next_handle);
         self.next_handle += 1;
         let file = Arc::new(file);
@@ -182,6 +190,7 @@ impl Keeper {
             file: Arc::clone(&file),
             path,
             id,
+            prev: order.prev,
             chain_seq: order.chain_seq,
         };
         self.files.insert(prepared.handle, kept);
@@ -213,9 +222,11 @@ impl Keeper {
         let Some(file) = self.files.remove(&handle) else {
             return Reply::Released(handle);
         };
-        match self.write_tail(&file, writer, prev_root) {
+        let of_last = self.last_closed.filter(|(id, _)| Some(*id) == file.prev).map(|(_, root)| root);
+        match self.write_tail(&file, writer, prev_root.or(of_last)) {
             Ok(closed) => {
                 let root = closed.root;
+                self.last_closed = Some((file.id, root));
                 self.tell(Note::Closed(closed));
                 Reply::Closed(handle, file.id, root)
             }
@@ -265,20 +276,27 @@ impl Keeper {
         })
     }
 
-    fn note_failure(&self, error: &io::Error) {
-        if error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) {
+    /// Says once why segments cannot be prepared; asked twice a second, it fails for the same reason each time.
+    fn note_failure(&mut self, error: &io::Error) {
+        if is_no_space(error) {
             self.tell(Note::NoSpace);
         }
-        self.tell(Note::Trouble(format!(
-            "cannot prepare a segment in {}: {error}",
-            self.settings.folder.display()
-        )));
+        if self.said != Some(error.kind()) {
+            self.said = Some(error.kind());
+            let folder = self.settings.folder.display();
+            self.tell(Note::Trouble(format!("cannot prepare a segment in {folder}: {error}; it is tried again")));
+        }
     }
 
     fn tell(&self, note: Note) {
         // The janitor outlives every keeper; should it have died, the shard must record on regardless.
         let _ = self.janitor.send(note);
     }
+}
+
+/// Whether it failed for lack of space.
+pub fn is_no_space(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error())
 }
 
 /// Creates the file in its day's folder, with the folder's own name made durable, and locks it.

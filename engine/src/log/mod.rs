@@ -393,14 +393,13 @@ impl Log {
 
     /// The next thing that falls due by itself, monotonic nanoseconds.
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        let of_segments = self.segments.iter().filter_map(|segment| {
-            let write = segment
-                .entries
-                .pending()
-                .next()
-                .map(|_| segment.pending_since_ns + GATHER_NS);
+        // What waits for a completion is not due by itself: waking up for it would be a busy loop.
+        let free_slot = self.writes.iter().any(Option::is_none);
+        let of_segments = self.segments.iter().filter(|segment| !segment.failed()).filter_map(|segment| {
+            let waiting = free_slot && segment.entries.pending().next().is_some();
+            let write = waiting.then_some(segment.pending_since_ns + GATHER_NS);
             let unsynced = segment.entries.has_unsynced() && segment.syncing_upto.is_none();
-            let sync = unsynced.then(|| segment.last_sync_ns + self.limits.commit_interval_ns);
+            let sync = unsynced.then_some(segment.last_sync_ns + self.limits.commit_interval_ns);
             write.into_iter().chain(sync).min()
         });
         let of_writes = self.writes.iter().flatten().filter_map(|write| write.resubmit_ns);
@@ -542,6 +541,7 @@ impl Log {
     /// Makes the waiting segment the active one.
     pub fn rotate(&mut self, now: Now) {
         let Some(next) = self.next.take() else { return };
+        self.disk_full = false; // there was space for this one
         self.opened += 1;
         let prev = self.segments.back().map(|last| last.id);
         self.segments.push_back(OpenSegment::new(*next, prev, now));
@@ -592,6 +592,11 @@ impl Log {
         if let Some(next) = self.segments.iter_mut().find(|segment| segment.prev == Some(id)) {
             next.prev_root = Some(root);
         }
+    }
+
+    /// The next segment could not be prepared for lack of space.
+    pub fn note_disk_full(&mut self) {
+        self.disk_full = true;
     }
 
     /// Whether the disk last said that it is full.

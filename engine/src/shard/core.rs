@@ -582,8 +582,11 @@ impl Core {
     }
 
     /// The keeper could not prepare a segment; it is asked again a little later.
-    pub fn prepare_failed(&mut self, now: Now) {
+    pub fn prepare_failed(&mut self, no_space: bool, now: Now) {
         self.order_out = false;
+        if no_space {
+            self.log.note_disk_full();
+        }
         self.order_after_ns = now.mono_ns + PREPARE_RETRY_NS;
     }
 
@@ -593,6 +596,11 @@ impl Core {
         if let Some(next) = self.log.take_next() {
             outside.request(Request::Discard(next.handle));
         }
+    }
+
+    /// Whether these customers and cameras are the ones in force.
+    pub fn is_in_force(&self, registry: &Arc<Registry>) -> bool {
+        Arc::ptr_eq(&self.registry, registry)
     }
 
     /// From now on no packet is taken; open chunks are sealed and everything is made durable.

@@ -18,7 +18,7 @@ use harborseal_segment::body::{ChainHead, DeletedSegment};
 
 use crate::ledger::{Snapshot, StreamLedger};
 use crate::log::catalog::Note;
-use crate::log::keeper::Reply;
+use crate::log::keeper::{Reply, is_no_space};
 use crate::log::{Disk, DurablePlace, Handle, Now, Outside, Request};
 use crate::port::{Durable, ShardPort};
 use crate::stream::registry::Registry;
@@ -40,8 +40,8 @@ const WIPE_AFTER_NS: u64 = 1_000_000_000;
 
 /// What others ask of a shard.
 pub enum Command {
-    /// Another set of customers and cameras.
-    Reload(Arc<Registry>),
+    /// Another set of customers and cameras. The sender is dropped once it is in force, or overtaken by another.
+    Reload(Arc<Registry>, Sender<()>),
     /// Segments that retention is about to delete; the keeper's janitor hears when the tombstones are durable.
     Tombstones(u64, Vec<DeletedSegment>),
     /// Chain ends found at the start.
@@ -70,6 +70,7 @@ pub struct Shard {
     commands: Receiver<Command>,
     completions: Vec<Completion>,
     sockets: u16,
+    reload: Option<(Arc<Registry>, Sender<()>)>,
     stop: Stop,
     woken: bool,
     published_ns: u64,
@@ -156,6 +157,7 @@ impl Shard {
             commands,
             completions: Vec::with_capacity(DRAIN_LIMIT),
             sockets: count,
+            reload: None,
             stop: Stop::No,
             woken: false,
             published_ns: 0,
@@ -290,7 +292,7 @@ impl Shard {
                     self.outside.files.insert(prepared.handle, file);
                     self.core.prepared(prepared, &mut self.outside);
                 }
-                Reply::PrepareFailed(_) => self.core.prepare_failed(now),
+                Reply::PrepareFailed(error) => self.core.prepare_failed(is_no_space(&error), now),
                 Reply::Extended(handle, result) => {
                     self.core
                         .log_and_pool()
@@ -311,7 +313,10 @@ impl Shard {
     fn take_commands(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Reload(registry) => self.core.reload(registry, &mut self.outside),
+                Command::Reload(registry, in_force) => {
+                    self.core.reload(Arc::clone(&registry), &mut self.outside);
+                    self.reload = Some((registry, in_force));
+                }
                 Command::Tombstones(ticket, entries) => {
                     self.core.log_and_pool().0.add_tombstones(ticket, entries);
                 }
@@ -356,6 +361,7 @@ impl Shard {
     }
 
     fn publish_if_due(&mut self, now: Now) {
+        self.reload.take_if(|(registry, _)| self.core.is_in_force(registry));
         if now.mono_ns.saturating_sub(self.published_ns) >= PUBLISH_NS {
             self.published_ns = now.mono_ns;
             self.outside.port.publish(self.core.snapshot(now));
