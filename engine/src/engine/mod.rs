@@ -28,6 +28,7 @@ use crate::config::{Config, Rtcp, SealBackend};
 use crate::janitor::{self, Janitor, Notice};
 use crate::ledger::{Snapshot, StreamLedger};
 use crate::log::catalog::{Note, Retention};
+use crate::log::files::OsFiles;
 use crate::log::keeper::{Keeper, KeeperSettings, Reply};
 use crate::log::prepare::Chain;
 use crate::log::{Limits, Log, Request};
@@ -363,8 +364,11 @@ fn spawn_keeper(
     janitor: &Sender<Note>,
     requests: Receiver<Request>,
 ) -> Result<JoinHandle<()>, StartError> {
-    let keeper = Keeper::new(settings, replies, waker.clone(), janitor.clone());
-    spawn(&format!("keeper-{index}"), move || keeper.run(&requests))
+    let keeper = Keeper::new(settings, OsFiles, Box::new(os_random()), janitor.clone());
+    let waker = waker.clone();
+    spawn(&format!("keeper-{index}"), move || {
+        keeper.run(&requests, &replies, &waker);
+    })
 }
 
 // ---- Sockets ------------------------------------------------------------------------------------------------

@@ -9,9 +9,8 @@
 //! ```
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,22 +19,23 @@ use harborseal_segment::cipher::Backend;
 use harborseal_segment::ids::SegmentId;
 use harborseal_segment::keys::Hint;
 use harborseal_segment::node::NodeKey;
-use harborseal_segment::random::os_random;
+use harborseal_segment::random::CryptoRng;
 use harborseal_segment::writer::{FinishParams, SegmentWriter};
 
 use super::catalog::{ClosedSegment, Note, segment_path};
+use super::files::Files;
 use super::prepare::{Chain, Order, Prepared, prepare};
 use super::{Handle, Request};
 use crate::stream::registry::Customer;
-use crate::uring::sys::{self, Waker};
+use crate::uring::sys::Waker;
 
 /// Smallest useful allocation, in bytes: three chunks, the tail, and something to spare.
 const MIN_ALLOC_BYTES: u64 = 1 << 20;
 
 /// What the keeper tells its shard.
-pub enum Reply {
+pub enum Reply<F = Arc<File>> {
     /// The next segment, and its file for direct writes.
-    Prepared(Box<Prepared>, Arc<File>),
+    Prepared(Box<Prepared>, F),
     /// It could not be prepared.
     PrepareFailed(io::Error),
     /// Space was allocated up to this end, or not.
@@ -58,8 +58,8 @@ pub struct KeeperSettings {
     pub node: Arc<NodeKey>,
 }
 
-struct SegmentFile {
-    file: Arc<File>,
+struct SegmentFile<F> {
+    file: F,
     path: PathBuf,
     id: SegmentId,
     prev: Option<SegmentId>,
@@ -67,14 +67,15 @@ struct SegmentFile {
 }
 
 /// The keeper of one shard.
-pub struct Keeper {
+pub struct Keeper<F: Files> {
     settings: KeeperSettings,
-    files: HashMap<Handle, SegmentFile>,
+    world: F,
+    /// Ids, secrets and hints come from it: the operating system's, but in the simulator.
+    rng: Box<dyn CryptoRng + Send>,
+    files: HashMap<Handle, SegmentFile<F::File>>,
     next_handle: u32,
     /// H of each customer by public key, and the chain position it is for.
     hints: HashMap<String, (u64, Hint)>,
-    replies: Sender<Reply>,
-    waker: Waker,
     janitor: Sender<Note>,
     /// The kind of failure that was reported last.
     said: Option<io::ErrorKind>,
@@ -82,40 +83,40 @@ pub struct Keeper {
     last_closed: Option<(SegmentId, [u8; 32])>,
 }
 
-impl Keeper {
-    /// A keeper that answers through `replies` and wakes the shard after each answer.
+impl<F: Files> Keeper<F> {
+    /// A keeper that has not made anything yet.
     pub fn new(
         settings: KeeperSettings,
-        replies: Sender<Reply>,
-        waker: Waker,
+        world: F,
+        rng: Box<dyn CryptoRng + Send>,
         janitor: Sender<Note>,
     ) -> Self {
         Keeper {
             settings,
+            world,
+            rng,
             files: HashMap::new(),
             next_handle: 0,
             hints: HashMap::new(),
-            replies,
-            waker,
             janitor,
             said: None,
             last_closed: None,
         }
     }
 
-    /// Works until the shard hangs up.
-    pub fn run(mut self, requests: &Receiver<Request>) {
+    /// Works until the shard hangs up; answers through `replies` and wakes the shard after each answer.
+    pub fn run(mut self, requests: &Receiver<Request>, replies: &Sender<Reply<F::File>>, shard: &Waker) {
         for request in requests {
-            let reply = self.carry_out(request);
-            if let Some(reply) = reply {
+            if let Some(reply) = self.carry_out(request) {
                 // The shard may be gone already at the end of a run; then nobody needs the answer.
-                let _ = self.replies.send(reply);
-                self.waker.wake();
+                let _ = replies.send(reply);
+                shard.wake();
             }
         }
     }
 
-    fn carry_out(&mut self, request: Request) -> Option<Reply> {
+    /// Does what is asked, and returns what the shard should hear of it.
+    pub fn carry_out(&mut self, request: Request) -> Option<Reply<F::File>> {
         match request {
             Request::Prepare(order) => Some(self.prepare(&order).unwrap_or_else(|error| {
                 self.note_failure(&error);
@@ -143,7 +144,7 @@ impl Keeper {
             }
             Request::Discard(handle) => {
                 let file = self.files.remove(&handle)?;
-                if let Err(error) = fs::remove_file(&file.path) {
+                if let Err(error) = self.world.remove(&file.path) {
                     self.tell(Note::Trouble(format!(
                         "cannot delete the unused segment {}: {error}",
                         file.path.display()
@@ -162,32 +163,30 @@ impl Keeper {
         }
     }
 
-    fn prepare(&mut self, order: &Order) -> io::Result<Reply> {
+    fn prepare(&mut self, order: &Order) -> io::Result<Reply<F::File>> {
         self.ratchet_hints(order);
         let of_customer = |c: &Customer| self.hints.get(&c.public_key.to_text()).map(|(_, hint)| hint);
         let hints: Vec<&Hint> = order.registry.customers.iter().filter_map(of_customer).collect();
-        let created_s = sys::realtime_ns() / 1_000_000_000;
+        let created_s = self.world.now_s();
         let KeeperSettings {
             chain, backend, node, ..
         } = &self.settings;
-        let (mut prepared, bytes) =
-            prepare(order, *chain, node, &hints, *backend, created_s, &mut os_random());
+        let (mut prepared, bytes) = prepare(order, *chain, node, &hints, *backend, created_s, &mut self.rng);
         let id = prepared.origin.segment_id;
         let path = segment_path(&self.settings.folder, &id, created_s);
-        let file = create_segment(&self.settings.folder, &path)?;
-        match fill(&file, &path, &bytes, order.alloc_bytes) {
+        let file = self.create(&path)?;
+        match self.fill(&file, &path, &bytes, order.alloc_bytes) {
             Ok(end) => prepared.alloc_end = end,
             Err(error) => {
-                fs::remove_file(&path)?;
+                self.world.remove(&path)?;
                 return Err(error);
             }
         }
         self.said = None;
         prepared.handle = Handle(self.next_handle);
         self.next_handle += 1;
-        let file = Arc::new(file);
         let kept = SegmentFile {
-            file: Arc::clone(&file),
+            file: file.clone(),
             path,
             id,
             prev: order.prev,
@@ -197,13 +196,54 @@ impl Keeper {
         Ok(Reply::Prepared(Box::new(prepared), file))
     }
 
+    /// Creates the file in its day's folder, with the folder's own name made durable.
+    fn create(&mut self, path: &Path) -> io::Result<F::File> {
+        let folder = &self.settings.folder;
+        let day = path.parent().unwrap_or(folder);
+        if self.world.create_folder(day)? {
+            self.world.sync_folder(folder)?;
+        }
+        self.world.create(path)
+    }
+
+    /// Writes the first blocks and allocates; the segment exists, durably, when this returns.
+    fn fill(&mut self, file: &F::File, path: &Path, bytes: &[u8], alloc_bytes: u64) -> io::Result<u64> {
+        let least = bytes.len() as u64 + MIN_ALLOC_BYTES;
+        let end = self.allocate(file, 0, alloc_bytes.max(least))?;
+        if end < least {
+            return Err(io::Error::from_raw_os_error(
+                rustix::io::Errno::NOSPC.raw_os_error(),
+            ));
+        }
+        self.world.write(path, bytes, 0)?;
+        self.world.sync_all(path)?;
+        if let Some(day) = path.parent() {
+            self.world.sync_folder(day)?;
+        }
+        Ok(end)
+    }
+
+    /// Allocates `bytes` beyond `from`, or as much of it as the disk has, halving down to [`MIN_ALLOC_BYTES`].
+    fn allocate(&mut self, file: &F::File, from: u64, bytes: u64) -> io::Result<u64> {
+        let mut want = bytes.next_multiple_of(MIN_ALLOC_BYTES);
+        loop {
+            match self.world.allocate(file, from + want) {
+                Ok(()) => return Ok(from + want),
+                Err(error) if want > MIN_ALLOC_BYTES && is_no_space(&error) => {
+                    want = (want / 2).next_multiple_of(MIN_ALLOC_BYTES).max(MIN_ALLOC_BYTES);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Moves H of every customer on to this place in the chain. Each step wipes the one before it.
     fn ratchet_hints(&mut self, order: &Order) {
         for customer in &order.registry.customers {
             let (at, hint) = self
                 .hints
                 .entry(customer.public_key.to_text())
-                .or_insert_with(|| (order.chain_seq, Hint::generate(&mut os_random())));
+                .or_insert_with(|| (order.chain_seq, Hint::generate(&mut self.rng)));
             while *at < order.chain_seq {
                 hint.ratchet();
                 *at += 1;
@@ -212,17 +252,25 @@ impl Keeper {
     }
 
     fn extend(&mut self, segment: Handle, from: u64, bytes: u64) -> io::Result<u64> {
-        let Some(file) = self.files.get(&segment) else {
+        let Some(file) = self.files.get(&segment).map(|kept| kept.file.clone()) else {
             return Ok(from);
         };
-        allocate(&file.file, from, bytes)
+        self.allocate(&file, from, bytes)
     }
 
-    fn close(&mut self, handle: Handle, writer: SegmentWriter, prev_root: Option<[u8; 32]>) -> Reply {
+    fn close(
+        &mut self,
+        handle: Handle,
+        writer: SegmentWriter,
+        prev_root: Option<[u8; 32]>,
+    ) -> Reply<F::File> {
         let Some(file) = self.files.remove(&handle) else {
             return Reply::Released(handle);
         };
-        let of_last = self.last_closed.filter(|(id, _)| Some(*id) == file.prev).map(|(_, root)| root);
+        let of_last = self
+            .last_closed
+            .filter(|(id, _)| Some(*id) == file.prev)
+            .map(|(_, root)| root);
         match self.write_tail(&file, writer, prev_root.or(of_last)) {
             Ok(closed) => {
                 let root = closed.root;
@@ -246,24 +294,22 @@ impl Keeper {
     }
 
     fn write_tail(
-        &self,
-        file: &SegmentFile,
+        &mut self,
+        file: &SegmentFile<F::File>,
         writer: SegmentWriter,
         prev_root: Option<[u8; 32]>,
     ) -> io::Result<ClosedSegment> {
-        let closed_s = sys::realtime_ns() / 1_000_000_000;
+        let closed_s = self.world.now_s();
         let durable_upto = writer.next_offset();
         let finished = writer.finish(
             Some(&self.settings.node),
             FinishParams::sealed(prev_root, durable_upto, closed_s),
         );
-        // Through the page cache: the tail is not aligned in memory, and it lies behind everything written directly.
-        let plain = File::options().write(true).open(&file.path)?;
-        plain.write_all_at(&finished.bytes, finished.offset)?;
-        plain.sync_data()?;
         let end = finished.offset + finished.bytes.len() as u64;
-        plain.set_len(end)?;
-        plain.sync_all()?;
+        self.world.write(&file.path, &finished.bytes, finished.offset)?;
+        self.world.sync_data(&file.path)?;
+        self.world.truncate(&file.path, end)?;
+        self.world.sync_all(&file.path)?;
         Ok(ClosedSegment {
             id: file.id,
             path: file.path.clone(),
@@ -284,7 +330,9 @@ impl Keeper {
         if self.said != Some(error.kind()) {
             self.said = Some(error.kind());
             let folder = self.settings.folder.display();
-            self.tell(Note::Trouble(format!("cannot prepare a segment in {folder}: {error}; it is tried again")));
+            self.tell(Note::Trouble(format!(
+                "cannot prepare a segment in {folder}: {error}; it is tried again"
+            )));
         }
     }
 
@@ -297,50 +345,4 @@ impl Keeper {
 /// Whether it failed for lack of space.
 pub fn is_no_space(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error())
-}
-
-/// Creates the file in its day's folder, with the folder's own name made durable, and locks it.
-fn create_segment(folder: &Path, path: &Path) -> io::Result<File> {
-    let day = path.parent().unwrap_or(folder);
-    if !day.is_dir() {
-        fs::create_dir_all(day)?;
-        sys::sync_directory(folder)?;
-    }
-    let file = sys::create_direct(path)?.file;
-    file.try_lock().map_err(io::Error::from)?;
-    Ok(file)
-}
-
-/// Writes the first blocks and allocates; the segment exists, durably, when this returns.
-fn fill(file: &File, path: &Path, bytes: &[u8], alloc_bytes: u64) -> io::Result<u64> {
-    let end = allocate(file, 0, alloc_bytes.max(bytes.len() as u64 + MIN_ALLOC_BYTES))?;
-    if end < bytes.len() as u64 + MIN_ALLOC_BYTES {
-        return Err(io::Error::from_raw_os_error(
-            rustix::io::Errno::NOSPC.raw_os_error(),
-        ));
-    }
-    let plain = File::options().write(true).open(path)?;
-    plain.write_all_at(bytes, 0)?;
-    plain.sync_all()?;
-    if let Some(day) = path.parent() {
-        sys::sync_directory(day)?;
-    }
-    Ok(end)
-}
-
-/// Allocates `bytes` beyond `from`, or as much of it as the disk has, halving down to [`MIN_ALLOC_BYTES`].
-fn allocate(file: &File, from: u64, bytes: u64) -> io::Result<u64> {
-    let mut want = bytes.next_multiple_of(MIN_ALLOC_BYTES);
-    loop {
-        match sys::preallocate(file, from + want) {
-            Ok(()) => return Ok(from + want),
-            Err(error)
-                if want > MIN_ALLOC_BYTES
-                    && error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) =>
-            {
-                want = (want / 2).next_multiple_of(MIN_ALLOC_BYTES).max(MIN_ALLOC_BYTES);
-            }
-            Err(error) => return Err(error),
-        }
-    }
 }

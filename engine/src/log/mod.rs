@@ -13,6 +13,7 @@
 
 pub mod catalog;
 pub mod entry;
+pub mod files;
 pub mod keeper;
 pub mod prepare;
 mod relocate;
@@ -395,13 +396,17 @@ impl Log {
     pub fn next_deadline_ns(&self) -> Option<u64> {
         // What waits for a completion is not due by itself: waking up for it would be a busy loop.
         let free_slot = self.writes.iter().any(Option::is_none);
-        let of_segments = self.segments.iter().filter(|segment| !segment.failed()).filter_map(|segment| {
-            let waiting = free_slot && segment.entries.pending().next().is_some();
-            let write = waiting.then_some(segment.pending_since_ns + GATHER_NS);
-            let unsynced = segment.entries.has_unsynced() && segment.syncing_upto.is_none();
-            let sync = unsynced.then_some(segment.last_sync_ns + self.limits.commit_interval_ns);
-            write.into_iter().chain(sync).min()
-        });
+        let of_segments = self
+            .segments
+            .iter()
+            .filter(|segment| !segment.failed())
+            .filter_map(|segment| {
+                let waiting = free_slot && segment.entries.pending().next().is_some();
+                let write = waiting.then_some(segment.pending_since_ns + GATHER_NS);
+                let unsynced = segment.entries.has_unsynced() && segment.syncing_upto.is_none();
+                let sync = unsynced.then_some(segment.last_sync_ns + self.limits.commit_interval_ns);
+                write.into_iter().chain(sync).min()
+            });
         let of_writes = self.writes.iter().flatten().filter_map(|write| write.resubmit_ns);
         of_segments.chain(of_writes).min()
     }

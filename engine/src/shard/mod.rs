@@ -361,7 +361,8 @@ impl Shard {
     }
 
     fn publish_if_due(&mut self, now: Now) {
-        self.reload.take_if(|(registry, _)| self.core.is_in_force(registry));
+        self.reload
+            .take_if(|(registry, _)| self.core.is_in_force(registry));
         if now.mono_ns.saturating_sub(self.published_ns) >= PUBLISH_NS {
             self.published_ns = now.mono_ns;
             self.outside.port.publish(self.core.snapshot(now));
