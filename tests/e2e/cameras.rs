@@ -177,7 +177,7 @@ fn record_and_play_back(lab: &mut Lab, cast: Vec<(Actor, Camera)>) {
     running.into_iter().for_each(Running::finish);
     let last = lab.settle_and_stop(engine);
     assert_eq!(last["received"], last["stored"], "{last}");
-    assert_eq!(last["account"]["lost"], 0, "{last}");
+    assert_eq!(last["lost"], 0, "{last}");
     for actor in &actors {
         actor.assert_played_back(lab);
         let other = if actor.customer == "alice" { "bob" } else { "alice" };

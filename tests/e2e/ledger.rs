@@ -148,7 +148,7 @@ fn another_ssrc_is_dropped_where_the_camera_names_its_own() {
     }
     let last = lab.settle_and_stop(engine);
     assert_eq!(last["received"], 150);
-    assert_eq!(last["stored"], 100);
+    assert_eq!(last["stored"], 100, "{last}");
     assert_eq!(dropped(&last, "unknown_ssrc"), 50);
     assert_same(&own, &rtp_only(lab.read_back("alice", "front-door")));
 }
