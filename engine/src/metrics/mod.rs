@@ -106,8 +106,9 @@ fn latency_between(before: Option<&Totals>, after: &Totals) -> Histogram<u64> {
 #[derive(Debug, Default)]
 pub struct Meter {
     last: Option<Totals>,
-    /// Between the first and the last look that found new packets.
+    /// From the last look before the first packet to the last look that found new ones.
     traffic_ns: Option<(u64, u64)>,
+    looked_ns: Option<u64>,
     received: u64,
 }
 
@@ -116,11 +117,11 @@ impl Meter {
     pub fn look(&mut self, received: u64, at_ns: u64) {
         if received > self.received {
             self.received = received;
-            self.traffic_ns = Some(
-                self.traffic_ns
-                    .map_or((at_ns, at_ns), |(first, _)| (first, at_ns)),
-            );
+            let since_ns = self.looked_ns.unwrap_or(at_ns);
+            let first_ns = self.traffic_ns.map_or(since_ns, |(first, _)| first);
+            self.traffic_ns = Some((first_ns, at_ns));
         }
+        self.looked_ns = Some(at_ns);
     }
 
     /// The span since the last call (or since `began_ns`), which ends here.
@@ -207,7 +208,8 @@ mod tests {
     fn the_whole_runs_rate_leaves_out_the_quiet_before_and_after() {
         let mut meter = Meter::default();
         meter.look(0, 0);
-        meter.look(10, 10_000_000_000);
+        meter.look(0, 10_000_000_000);
+        meter.look(10, 10_500_000_000);
         meter.look(110, 12_000_000_000);
         meter.look(110, 99_000_000_000);
         let whole = meter.whole(&totals(100, 110));
