@@ -21,7 +21,7 @@ use harborseal_segment::body::{ChainHead, DeletedSegment};
 use harborseal_segment::ids::{RunId, SegmentId};
 use harborseal_segment::node::NodeKey;
 
-use crate::archive::closing::{Closing, close_leftover};
+use crate::archive::closing::{self, Closing, close_leftover};
 use crate::archive::find::FindError;
 use crate::log::catalog::{Catalog, ClosedSegment, Note, Retention};
 use crate::shard::Command;
@@ -56,8 +56,6 @@ pub enum Notice {
     Recovered {
         /// Its id.
         segment: SegmentId,
-        /// Whether everything that was durable is there.
-        whole: bool,
     },
     /// All leftovers were looked at.
     RecoveryDone {
@@ -164,28 +162,27 @@ impl Janitor {
     // ---- The past -------------------------------------------------------------------------------------------
 
     fn look_back(&mut self) {
-        let mut heads: HashMap<(RunId, u32), (ClosedSegment, ChainHead)> = HashMap::new();
+        let mut heads: HashMap<(RunId, u32), ChainHead> = HashMap::new();
         let mut recovered = 0;
         for path in self.old_files() {
             while let Ok(note) = self.notes.try_recv() {
                 self.take(note);
             }
-            let began = Instant::now();
-            let Some(closed) = self.close(&path) else { continue };
-            recovered += usize::from(closed.just_now);
-            let later = |(known, _): &(ClosedSegment, ChainHead)| known.chain_seq > closed.segment.chain_seq;
-            let chain = (closed.segment.run_id, closed.segment.shard);
-            if !heads.get(&chain).is_some_and(later) {
-                heads.insert(chain, (closed.segment.clone(), closed.head));
+            let Some(closing) = self.close(&path) else {
+                continue;
+            };
+            recovered += usize::from(closing.just_now);
+            let chain = (closing.head.run_id, closing.head.shard);
+            if heads
+                .get(&chain)
+                .is_none_or(|known| known.chain_seq < closing.head.chain_seq)
+            {
+                heads.insert(chain, closing.head);
             }
-            if closed.just_now {
-                self.pace(closed.segment.bytes, began);
-            }
-            self.catalog.add(closed.segment);
+            self.catalog.add(closing.segment);
         }
-        let heads: Vec<ChainHead> = heads.into_values().map(|(_, head)| head).collect();
         if !heads.is_empty() {
-            self.tell_shard(Command::Heads(heads));
+            self.tell_shard(Command::Heads(heads.into_values().collect()));
         }
         self.say(Notice::RecoveryDone {
             segments: self.catalog.len(),
@@ -204,22 +201,39 @@ impl Janitor {
         }
     }
 
-    /// Closes a leftover, or reads what is to be known of a closed one.
+    /// Closes a leftover at a bounded rate, so that recording keeps the disk, or reads what is to be known of a closed one.
     fn close(&mut self, path: &Path) -> Option<Closing> {
-        match close_leftover(path, self.settings.run_id, &self.settings.node) {
-            Ok(Some(closing)) => {
+        let Settings {
+            run_id,
+            node,
+            recovery_bytes_per_s,
+            ..
+        } = &self.settings;
+        let (began, rate) = (Instant::now(), *recovery_bytes_per_s);
+        let pace = |read_bytes: u64| {
+            if let Some(rate) = rate {
+                let owed = Duration::from_secs_f64(read_bytes as f64 / rate.max(1) as f64);
+                std::thread::sleep(owed.saturating_sub(began.elapsed()));
+            }
+        };
+        match close_leftover(path, *run_id, node, pace) {
+            Ok(closing::Leftover::NotOurs | closing::Leftover::Deleted) => None,
+            Ok(closing::Leftover::Closed(closing)) => {
                 if closing.just_now {
                     self.say(Notice::Recovered {
                         segment: closing.segment.id,
-                        whole: closing.whole,
                     });
-                }
-                for line in &closing.findings {
-                    self.warn(format!("{}: {line}", path.display()));
                 }
                 Some(closing)
             }
-            Ok(None) => None,
+            Ok(closing::Leftover::Corrupt(closing)) => {
+                let (shown, remedy) = (path.display(), "`harborseal recover` makes a repaired copy");
+                self.warn(format!(
+                    "{shown}: what was durable in it is damaged; it is left as it is, {remedy}"
+                ));
+                Some(closing)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => {
                 self.warn(format!(
                     "cannot recover {}: {error}; it is tried again",
@@ -257,14 +271,6 @@ impl Janitor {
                     wait,
                 };
             }
-        }
-    }
-
-    /// Recovery reads at a bounded rate, so that recording keeps the disk.
-    fn pace(&self, bytes: u64, began: Instant) {
-        if let Some(rate) = self.settings.recovery_bytes_per_s {
-            let owed = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
-            std::thread::sleep(owed.saturating_sub(began.elapsed()));
         }
     }
 

@@ -1,18 +1,36 @@
-//! What the janitor does with one file of an earlier run.
+//! What the janitor does with one file of an earlier run: reads its footer, or closes it if a crash left it open.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use harborseal_segment::body::{ChainHead, HEAD_FOOTER, HEAD_RECOVERED};
+use harborseal_segment::body::{ChainHead, FooterBody, HEAD_FOOTER, HEAD_RECOVERED};
 use harborseal_segment::head::Head;
 use harborseal_segment::ids::RunId;
 use harborseal_segment::node::NodeKey;
 use harborseal_segment::reader::{Segment, State};
+use harborseal_segment::recover::{CloseTail, Plan, plan};
+use harborseal_segment::source::Source;
+use harborseal_segment::verify::Report;
 
 use super::FileSource;
 use crate::log::catalog::ClosedSegment;
+use crate::uring::sys;
 
-/// A segment that is closed now.
+/// What became of a leftover.
+pub enum Leftover {
+    /// It is of the present run, or another process has it.
+    NotOurs,
+    /// It was prepared and never used, and is deleted now.
+    Deleted,
+    /// It has its footer.
+    Closed(Closing),
+    /// What was durable in it is damaged. It is left as it is; `harborseal recover` makes a repaired copy.
+    Corrupt(Closing),
+}
+
+/// A segment that nobody will write to any more.
 pub struct Closing {
     /// For retention.
     pub segment: ClosedSegment,
@@ -20,49 +38,126 @@ pub struct Closing {
     pub head: ChainHead,
     /// It was open until now.
     pub just_now: bool,
-    /// Everything that was durable is there.
-    pub whole: bool,
-    /// What else was found, a line each.
-    pub findings: Vec<String>,
 }
 
-/// Looks at one file and closes it if a crash left it open. `None`: it is of the present run.
-pub fn close_leftover(path: &Path, present: RunId, _node: &NodeKey) -> io::Result<Option<Closing>> {
-    let source = FileSource::open(path)?;
-    let segment = Segment::open(source).map_err(io::Error::other)?;
-    if segment.head().body.run_id == present {
-        return Ok(None);
-    }
-    let Some(footer) = segment.footer().cloned() else {
-        return Err(io::Error::other("open"));
+/// Looks at one file and closes it if a crash left it open. `progress` hears how many bytes were read, often, and may wait.
+pub fn close_leftover(
+    path: &Path,
+    present: RunId,
+    node: &NodeKey,
+    progress: impl FnMut(u64),
+) -> io::Result<Leftover> {
+    let source = FileSource::open_writable(path)?;
+    let head = match Head::read(&source) {
+        Ok(head) => head,
+        // Created and allocated, but the crash came before its first block was durable: there is nothing in it.
+        Err(_) if source.next_data(0) >= source.len() && source.lock()? => return delete(path),
+        Err(error) => return Err(io::Error::other(error)),
     };
-    let Head {
-        id: segment_id, body, ..
-    } = segment.head();
+    if head.body.run_id == present || !source.lock()? {
+        return Ok(Leftover::NotOurs);
+    }
+    if let Some(closing) = read_closed(path, &source)? {
+        return Ok(Leftover::Closed(closing));
+    }
+    let now_s = sys::realtime_ns() / 1_000_000_000;
+    match plan(&source, Some(node), now_s, progress).map_err(io::Error::other)? {
+        Plan::Unused(_) => delete(path),
+        Plan::AlreadyClosed(report) => Ok(Leftover::Closed(closing_of(path, &report, false)?)),
+        Plan::CloseTail(tail) => {
+            carry_out(&source, &tail)?;
+            drop(source);
+            let again = FileSource::open(path)?;
+            let closing = read_closed(path, &again)?.map(|closing| Closing {
+                just_now: true,
+                ..closing
+            });
+            closing
+                .map(Leftover::Closed)
+                .ok_or_else(|| io::Error::other("it has no footer after it was closed"))
+        }
+        Plan::Corrupt(repair) => Ok(Leftover::Corrupt(closing_of(path, &repair.report, false)?)),
+    }
+}
+
+/// Writes the tail in the order that a second crash survives: bytes, then the cut.
+fn carry_out(source: &FileSource, tail: &CloseTail) -> io::Result<()> {
+    let file = source.file();
+    if !tail.bytes.is_empty() {
+        file.write_all_at(&tail.bytes, tail.offset)?;
+        file.sync_data()?;
+    }
+    file.set_len(tail.end())?;
+    file.sync_all()
+}
+
+/// A segment with a footer at its end: two reads, whatever its size.
+fn read_closed(path: &Path, source: &FileSource) -> io::Result<Option<Closing>> {
+    let segment = Segment::open(source).map_err(io::Error::other)?;
+    let Some(footer) = segment.footer() else {
+        return Ok(None);
+    };
     let recovered = segment.state() == State::Recovered;
     Ok(Some(Closing {
-        segment: ClosedSegment {
-            id: *segment_id,
-            path: path.to_owned(),
-            bytes: std::fs::metadata(path)?.len(),
-            run_id: body.run_id,
-            shard: body.shard,
-            chain_seq: body.chain_seq,
-            closed_s: footer.closed_s,
-            root: footer.root,
-        },
+        segment: closed_segment(path, segment.head(), footer.closed_s, footer.root)?,
+        head: chain_head(segment.head(), footer, recovered),
+        just_now: false,
+    }))
+}
+
+fn closed_segment(path: &Path, head: &Head, closed_s: u64, root: [u8; 32]) -> io::Result<ClosedSegment> {
+    let Head { id, body, .. } = head;
+    Ok(ClosedSegment {
+        id: *id,
+        path: path.to_owned(),
+        bytes: fs::metadata(path)?.len(),
+        run_id: body.run_id,
+        shard: body.shard,
+        chain_seq: body.chain_seq,
+        closed_s,
+        root,
+    })
+}
+
+fn chain_head(head: &Head, footer: &FooterBody, recovered: bool) -> ChainHead {
+    let Head { id, body, .. } = head;
+    ChainHead {
+        run_id: body.run_id,
+        shard: body.shard,
+        flags: HEAD_FOOTER | if recovered { HEAD_RECOVERED } else { 0 },
+        chain_seq: body.chain_seq,
+        segment_id: *id,
+        durable_upto: footer.durable_upto,
+        leaf_count: footer.leaf_count,
+        root: footer.root,
+    }
+}
+
+/// What is known without a footer that could be trusted: it counts as closed when it was last written to.
+fn closing_of(path: &Path, report: &Report, just_now: bool) -> io::Result<Closing> {
+    let written = fs::metadata(path)?.modified()?;
+    let written_s = written
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |age| age.as_secs());
+    let Head { id, body, .. } = &report.head;
+    Ok(Closing {
+        segment: closed_segment(path, &report.head, written_s, report.root)?,
         head: ChainHead {
             run_id: body.run_id,
             shard: body.shard,
-            flags: HEAD_FOOTER | if recovered { HEAD_RECOVERED } else { 0 },
+            flags: 0,
             chain_seq: body.chain_seq,
-            segment_id: *segment_id,
-            durable_upto: footer.durable_upto,
-            leaf_count: footer.leaf_count,
-            root: footer.root,
+            segment_id: *id,
+            durable_upto: report.floor,
+            leaf_count: report.leaf_count,
+            root: report.root,
         },
-        just_now: false,
-        whole: true,
-        findings: Vec::new(),
-    }))
+        just_now,
+    })
+}
+
+fn delete(path: &Path) -> io::Result<Leftover> {
+    fs::remove_file(path)?;
+    path.parent().map_or(Ok(()), sys::sync_directory)?;
+    Ok(Leftover::Deleted)
 }

@@ -130,15 +130,7 @@ fn cry(notices: Receiver<Notice>, control: Handle) -> Result<thread::JoinHandle<
     let body = move || {
         for notice in notices {
             match notice {
-                Notice::Recovered { segment, whole: true } => {
-                    control.warn(format!("recovered segment {segment}"))
-                }
-                Notice::Recovered {
-                    segment,
-                    whole: false,
-                } => {
-                    control.warn(format!("recovered segment {segment}, but not all that was durable in it; run `harborseal verify`"));
-                }
+                Notice::Recovered { segment } => control.warn(format!("recovered segment {segment}")),
                 Notice::RecoveryDone { recovered: 0, .. } => {}
                 Notice::RecoveryDone { segments, recovered } => {
                     control.warn(format!(
