@@ -12,7 +12,8 @@ use harborseal_segment::body::OriginBody;
 
 use super::entry::{Entry, What};
 use super::prepare::with_padding;
-use super::{Handle, Log, META_RESERVE, Now, OpenSegment, Outside, Request, header_of};
+use super::segment::OpenSegment;
+use super::{Handle, Log, META_RESERVE, Now, Outside, Request, header_of};
 use crate::chunk::{BUFFER_BYTES, Pool};
 
 /// A failed segment whose chunks live on in another: its identity, and its KEY and STREAM blocks without padding.

@@ -6,19 +6,20 @@
 //! Invariant, checked after every run and by the simulator: received = stored + Σ dropped(reason) + packets in chunks
 //! and in the hold queue.
 
+mod receive;
+mod seal;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::hold::{Hold, MAX_HOLD_NS, Waiting};
-use crate::chunk::{MAX_PACKET_BYTES, OpenChunk, Pool, RecordKind};
+use super::hold::{Hold, MAX_HOLD_NS};
+use crate::chunk::{OpenChunk, Pool};
 use crate::ledger::{Reason, Snapshot, StreamLedger};
 use crate::log::prepare::{Order, Prepared, StreamFacts};
-use crate::log::{Disk, Log, META_RESERVE, Now, Outside, Request};
-use crate::rtp::Packet;
+use crate::log::{Disk, Log, Now, Outside, Request};
 use crate::stream::registry::Registry;
 use crate::stream::table::{ACTIVE_NS, Streams};
-use crate::uring::steer::steer;
 
 /// Receiving pauses below this share of free buffers, and goes on above twice of it.
 const LOW_WATER_DIVISOR: usize = 16;
@@ -83,6 +84,8 @@ pub struct Core {
     deadlines: VecDeque<(u64, u32, u64)>,
     /// Chunks that take no more packets and wait for a place in a segment.
     full: VecDeque<(u32, OpenChunk)>,
+    /// Chunks full or sealed and not yet durable: their buffers come back by themselves.
+    under_way: usize,
     next_serial: u64,
     books: Box<Snapshot>,
     /// The stream of the latest packet: a batch mostly holds packets of one.
@@ -117,6 +120,7 @@ impl Core {
             pool,
             log,
             hold,
+            under_way: 0,
             next_serial: 0,
             books,
             latest: None,
@@ -128,282 +132,6 @@ impl Core {
             stopping: false,
         }
     }
-
-    // ---- Receiving ------------------------------------------------------------------------------------------
-
-    /// Takes a datagram from one of this shard's own sockets.
-    pub fn receive(&mut self, datagram: Datagram<'_>, others: &mut impl Neighbours, now: Now) {
-        let size = match usize::from(datagram.gro_size) {
-            0 => datagram.data.len().max(1),
-            size => size,
-        };
-        if datagram.data.is_empty() {
-            self.refuse(&[], Reason::Truncated);
-        }
-        for data in datagram.data.chunks(size) {
-            let single = Datagram {
-                data,
-                gro_size: 0,
-                ..datagram
-            };
-            match Packet::parse(data) {
-                Err(reason) => self.refuse(data, reason),
-                Ok(packet) => {
-                    let owner = steer(packet.ssrc(), usize::from(self.settings.shards));
-                    if owner == usize::from(self.settings.shard) {
-                        let past = |socket, arrival_ns| others.all_past(socket, arrival_ns);
-                        self.accept(packet, &single, past, now);
-                    } else if others.hand_over(owner, &single) {
-                        self.books.rehomed += 1;
-                    } else {
-                        self.refuse(data, Reason::RehomeFull);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes a packet that another shard received and handed over.
-    ///
-    /// While such packets are being taken, what comes before one of them may stand behind it in the queue; so one that is
-    /// not the next of its stream waits at least until [`Core::advance`].
-    pub fn receive_rehomed(&mut self, datagram: Datagram<'_>, now: Now) {
-        match Packet::parse(datagram.data) {
-            Err(reason) => self.refuse(datagram.data, reason),
-            Ok(packet) => self.accept(packet, &datagram, |_, _| false, now),
-        }
-    }
-
-    fn refuse(&mut self, data: &[u8], reason: Reason) {
-        self.books.received += 1;
-        self.books.received_bytes += data.len() as u64;
-        self.books.dropped.add(reason, 1);
-    }
-
-    /// Admits a packet to its stream, and makes it wait there if one before it may still be on its way.
-    fn accept(&mut self, packet: Packet, datagram: &Datagram<'_>, past: impl Fn(u16, u64) -> bool, now: Now) {
-        let stream = match self.stream_of(packet, datagram, now) {
-            Ok(stream) => stream,
-            Err(reason) => return self.refuse(datagram.data, reason),
-        };
-        self.books.received += 1;
-        self.books.received_bytes += datagram.data.len() as u64;
-        self.streams[stream].received += 1;
-        self.streams[stream].last_packet_ns = now.mono_ns;
-        if self.must_wait(stream, packet, datagram, past) {
-            let waiting = Waiting {
-                stream,
-                socket: datagram.socket,
-                arrival_ns: datagram.arrival_ns,
-                since_ns: now.mono_ns,
-            };
-            if self
-                .hold
-                .as_mut()
-                .is_some_and(|hold| hold.push(waiting, datagram.data))
-            {
-                self.streams[stream].held += 1;
-                return;
-            }
-        }
-        self.take(stream, packet, datagram.data, datagram.arrival_ns, now);
-        if self.streams[stream].held > 0 {
-            self.release_held(|_, _| false, now);
-        }
-    }
-
-    fn stream_of(&mut self, packet: Packet, datagram: &Datagram<'_>, now: Now) -> Result<u32, Reason> {
-        if datagram.data.len() > MAX_PACKET_BYTES {
-            return Err(Reason::Oversize);
-        }
-        let ssrc = packet.ssrc();
-        let rtcp = matches!(packet, Packet::Rtcp { .. });
-        if let Some((latest, from, stream)) = self.latest
-            && latest == ssrc
-            && from == datagram.from
-            && !rtcp
-        {
-            return Ok(stream);
-        }
-        let admitted = self.registry.admit(ssrc, datagram.from, rtcp)?;
-        let stream = match self.streams.find(admitted.camera, ssrc) {
-            Some(stream) => stream,
-            None => {
-                let (camera, media) = (admitted.camera, admitted.media);
-                let (stream, reused) =
-                    self.streams
-                        .open(camera, ssrc, media, datagram.arrival_ns, now.mono_ns)?;
-                if reused {
-                    self.latest = None;
-                    self.log.forget_stream(stream);
-                    self.reused.push(stream);
-                }
-                stream
-            }
-        };
-        if !rtcp {
-            self.latest = Some((ssrc, datagram.from, stream));
-        }
-        Ok(stream)
-    }
-
-    /// A packet waits if it is not the next of its stream and another shard may hold one that comes before it.
-    fn must_wait(
-        &self,
-        stream: u32,
-        packet: Packet,
-        datagram: &Datagram<'_>,
-        past: impl Fn(u16, u64) -> bool,
-    ) -> bool {
-        let Packet::Rtp { sequence, .. } = packet else {
-            return false;
-        };
-        let of_stream = &self.streams[stream];
-        let may_come_earlier = of_stream.held > 0 || !past(datagram.socket, datagram.arrival_ns);
-        self.hold.is_some() && !of_stream.account.is_next(sequence) && may_come_earlier
-    }
-
-    /// Lets go of what waited long enough, or is now the next of its stream.
-    fn release_held(&mut self, past: impl Fn(u16, u64) -> bool, now: Now) {
-        let Some(mut hold) = self.hold.take() else { return };
-        loop {
-            let streams = &self.streams;
-            let held = hold.take(|waiting, bytes| {
-                let next = matches!(Packet::parse(bytes), Ok(Packet::Rtp { sequence, .. })
-                    if streams[waiting.stream].account.is_next(sequence));
-                next || now.mono_ns.saturating_sub(waiting.since_ns) >= MAX_HOLD_NS
-                    || past(waiting.socket, waiting.arrival_ns)
-            });
-            let Some(held) = held else { break };
-            let stream = held.waiting.stream;
-            self.streams[stream].held -= 1;
-            if let Ok(packet) = Packet::parse(hold.bytes(&held)) {
-                self.take(stream, packet, hold.bytes(&held), held.waiting.arrival_ns, now);
-            }
-            hold.release(held);
-        }
-        self.hold = Some(hold);
-    }
-
-    /// Accounts a packet and packs it into its stream's chunk.
-    fn take(&mut self, index: u32, packet: Packet, data: &[u8], arrival_ns: u64, now: Now) {
-        let stream = &mut self.streams[index];
-        let kind = match packet {
-            Packet::Rtp {
-                sequence, timestamp, ..
-            } => {
-                stream.account.receive(sequence, timestamp, arrival_ns);
-                RecordKind::Rtp
-            }
-            Packet::Rtcp { .. } => RecordKind::Rtcp,
-        };
-        if let Some(chunk) = stream.open.take_if(|chunk| !chunk.fits(data.len(), arrival_ns)) {
-            self.enqueue(index, chunk, now);
-        }
-        if self.streams[index].open.is_none() && !self.open_chunk(index, arrival_ns, now) {
-            let full = self.log.disk_full();
-            return self.drop_packets(
-                index,
-                1,
-                if full {
-                    Reason::DiskFull
-                } else {
-                    Reason::PoolExhausted
-                },
-            );
-        }
-        let stream = &mut self.streams[index];
-        let Some(chunk) = stream.open.as_mut() else { return };
-        let bytes = self.pool.bytes_mut(&chunk.buffer);
-        chunk.push(bytes, kind, arrival_ns, data);
-        let age_ns = now.mono_ns.saturating_sub(chunk.opened_ns);
-        if age_ns >= self.settings.chunk_deadline_ns / 4 * 3
-            && chunk.ends_well()
-            && let Some(chunk) = stream.open.take()
-        {
-            self.enqueue(index, chunk, now);
-        }
-    }
-
-    fn open_chunk(&mut self, stream: u32, arrival_ns: u64, now: Now) -> bool {
-        if self.pool.free() <= META_RESERVE {
-            return false;
-        }
-        let Some(buffer) = self.pool.take() else {
-            return false;
-        };
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        self.deadlines
-            .push_back((now.mono_ns + self.settings.chunk_deadline_ns, stream, serial));
-        self.streams[stream].open = Some(OpenChunk::new(buffer, serial, arrival_ns, now.mono_ns));
-        true
-    }
-
-    fn drop_packets(&mut self, stream: u32, packets: u64, reason: Reason) {
-        self.streams[stream].dropped.add(reason, packets);
-        self.books.dropped.add(reason, packets);
-    }
-
-    // ---- Sealing --------------------------------------------------------------------------------------------
-
-    /// A chunk takes no more packets: seal it now if it can be placed, else let it wait.
-    fn enqueue(&mut self, stream: u32, chunk: OpenChunk, now: Now) {
-        self.streams[stream].chunks_under_way += 1;
-        self.full.push_back((stream, chunk));
-        self.seal_full(now);
-    }
-
-    fn seal_full(&mut self, now: Now) {
-        while !self.full.is_empty() && self.log.has_room(&self.pool) {
-            let Some((index, chunk)) = self.full.pop_front() else {
-                return;
-            };
-            let stream = &mut self.streams[index];
-            let Some(camera) = stream.camera else {
-                // Its camera left the configuration while the disk had no room for it.
-                self.lose_chunk(index, chunk, Reason::DiskFull);
-                continue;
-            };
-            if !self.log.stream_is_placed(index) {
-                let facts = facts_of(index, stream, &self.registry.cameras[camera as usize]);
-                let customer = self.registry.cameras[camera as usize].customer;
-                self.log
-                    .place_stream(&mut self.pool, index, customer, &facts, now);
-            }
-            let lost_before = stream.take_lost();
-            let bytes = self.pool.bytes_mut(&chunk.buffer);
-            let body_len = chunk.finish(bytes, lost_before, stream.chunks_sealed);
-            stream.chunks_sealed += 1;
-            self.books.chunks += 1;
-            self.log.place_chunk(&mut self.pool, index, chunk, body_len, now);
-        }
-    }
-
-    fn seal_due(&mut self, now: Now) {
-        while let Some(&(due_ns, stream, serial)) = self.deadlines.front() {
-            let current = self.streams[stream]
-                .open
-                .as_ref()
-                .is_some_and(|chunk| chunk.serial == serial);
-            if current && due_ns > now.mono_ns && !self.stopping {
-                return;
-            }
-            self.deadlines.pop_front();
-            if current && let Some(chunk) = self.streams[stream].open.take() {
-                self.enqueue(stream, chunk, now);
-            }
-        }
-    }
-
-    fn lose_chunk(&mut self, stream: u32, chunk: OpenChunk, reason: Reason) {
-        crate::uring::memory::wipe(self.pool.bytes_mut(&chunk.buffer));
-        self.streams[stream].chunks_under_way -= 1;
-        self.drop_packets(stream, u64::from(chunk.packets), reason);
-        self.pool.give(chunk.buffer);
-    }
-
-    // ---- Moving on ------------------------------------------------------------------------------------------
 
     /// Does everything that is due. Call after each batch of packets and completions.
     pub fn advance(&mut self, disk: &mut impl Disk, others: &impl Neighbours, now: Now) {
@@ -417,20 +145,6 @@ impl Core {
         self.settle(now);
         self.order_if_needed(disk, now);
         self.note_pressure(now);
-    }
-
-    /// Chunks that became durable: only now their packets are *stored*.
-    fn settle(&mut self, now: Now) {
-        for outcome in self.log.drain_durable() {
-            let chunk = outcome.chunk;
-            let stream = &mut self.streams[chunk.stream];
-            stream.chunks_under_way -= 1;
-            stream.stored += u64::from(chunk.packets);
-            self.books.stored += u64::from(chunk.packets);
-            self.books.stored_bytes += u64::from(chunk.packet_bytes);
-            let latency_us = now.real_ns.saturating_sub(chunk.first_arrival_ns) / 1000;
-            self.books.durable_latency_us.saturating_record(latency_us.max(1));
-        }
     }
 
     fn rotate_if_due(&mut self, disk: &mut impl Disk, now: Now) {
@@ -486,7 +200,7 @@ impl Core {
         let early = self.log.has_active()
             && now.mono_ns.saturating_sub(self.segment_since_ns) < settle_ns
             && !self.log.active_is_used_up(self.settings.segment_max_bytes / 4);
-        let have = self.log.next().is_some() || self.order_out || self.stopping;
+        let have = self.log.next().is_some() || self.order_out || self.needs_no_more();
         if have || now.mono_ns < self.order_after_ns || (early && !reload) {
             return;
         }
@@ -515,12 +229,17 @@ impl Core {
     }
 
     fn note_pressure(&mut self, now: Now) {
-        let low = self.pool.total() / LOW_WATER_DIVISOR;
+        let low = self.low_water();
         self.low_since_ns = match self.low_since_ns {
             None if self.pool.free() < low => Some(now.mono_ns),
             Some(_) if self.pool.free() >= 2 * low => None,
             unchanged => unchanged,
         };
+    }
+
+    /// Free buffers below which receiving pauses.
+    fn low_water(&self) -> usize {
+        self.pool.total() / LOW_WATER_DIVISOR
     }
 
     /// Whether to take datagrams from the sockets now.
@@ -551,8 +270,6 @@ impl Core {
             .min()
     }
 
-    // ---- Answers --------------------------------------------------------------------------------------------
-
     /// The log, for completions of writes and syncs, and for what the keeper did.
     pub fn log_and_pool(&mut self) -> (&mut Log, &mut Pool) {
         (&mut self.log, &mut self.pool)
@@ -572,13 +289,18 @@ impl Core {
                 *seal = None;
             }
         }
-        if !Arc::ptr_eq(&prepared.registry, &self.wanted) || self.stopping {
+        if !Arc::ptr_eq(&prepared.registry, &self.wanted) || self.needs_no_more() {
             outside.request(Request::Discard(prepared.handle));
             return;
         }
         if let Some(replaced) = self.log.prepared(prepared) {
             outside.request(Request::Discard(replaced.handle));
         }
+    }
+
+    /// Whether the run ends with the segment there is. Without one, or with a failed one, what was received has nowhere to go.
+    fn needs_no_more(&self) -> bool {
+        self.stopping && self.log.can_append()
     }
 
     /// The keeper could not prepare a segment; it is asked again a little later.

@@ -1,0 +1,182 @@
+//! One open segment: its file, its writer, its keys, and the entries on their way.
+
+use harborseal_segment::block::BLOCK_ALIGN;
+use harborseal_segment::body::{DeletedSegment, OriginBody};
+use harborseal_segment::cipher::SealKey;
+use harborseal_segment::ids::SegmentId;
+use harborseal_segment::writer::{Placed, SegmentWriter};
+
+use super::entry::{Entries, Entry, State, What};
+use super::prepare::{self, CustomerKeys, Prepared};
+use super::relocate::Foreign;
+use super::{Handle, Now};
+use crate::chunk::{BUFFER_BYTES, BufferId, Pool};
+
+/// Where a segment stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Takes blocks (if it is the last one) or waits for its last bytes to be durable.
+    Good,
+    /// A write or fdatasync failed for good.
+    Failed,
+}
+
+/// How one stream is sealed in one segment.
+pub struct StreamSeal {
+    /// Its row in the writer's stream table.
+    pub row: u32,
+    /// K_enc, expanded.
+    pub key: SealKey,
+}
+
+/// One segment that is not closed yet.
+pub(super) struct OpenSegment {
+    pub(super) handle: Handle,
+    pub(super) id: SegmentId,
+    pub(super) writer: Box<SegmentWriter>,
+    pub(super) customers: Vec<CustomerKeys>,
+    pub(super) streams: Vec<Option<StreamSeal>>,
+    /// KEY and STREAM blocks without padding, for a relocation.
+    pub(super) kept: Vec<Box<[u8]>>,
+    /// Tombstones above the watermark, for a relocation and for their ticket.
+    pub(super) tombstones: Vec<(u64, u64, Vec<DeletedSegment>)>,
+    pub(super) entries: Entries,
+    pub(super) watermark: u64,
+    pub(super) watermark_block_no: u64,
+    pub(super) alloc_end: u64,
+    pub(super) opened_ns: u64,
+    pub(super) pending_since_ns: u64,
+    pub(super) syncing_upto: Option<u64>,
+    pub(super) last_sync_ns: u64,
+    pub(super) last_checkpoint_ns: u64,
+    pub(super) blocks_at_checkpoint: u64,
+    pub(super) writes_in_flight: u32,
+    pub(super) stage: Stage,
+    pub(super) prev: Option<SegmentId>,
+    pub(super) prev_root: Option<[u8; 32]>,
+    pub(super) origin: OriginBody,
+    /// Other segments whose chunks were relocated into this one.
+    pub(super) foreign: Vec<Foreign>,
+}
+
+impl OpenSegment {
+    pub(super) fn new(prepared: Prepared, prev: Option<SegmentId>, now: Now) -> Self {
+        let Prepared {
+            handle,
+            origin,
+            writer,
+            customers,
+            streams,
+            kept,
+            alloc_end,
+            ..
+        } = prepared;
+        OpenSegment {
+            handle,
+            id: origin.segment_id,
+            watermark: writer.next_offset(),
+            watermark_block_no: writer.next_block_no() - 1,
+            blocks_at_checkpoint: writer.next_block_no(),
+            writer,
+            customers,
+            streams,
+            kept,
+            tombstones: Vec::new(),
+            entries: Entries::with_capacity(1024),
+            alloc_end,
+            opened_ns: now.mono_ns,
+            pending_since_ns: now.mono_ns,
+            syncing_upto: None,
+            last_sync_ns: now.mono_ns,
+            last_checkpoint_ns: now.mono_ns,
+            writes_in_flight: 0,
+            stage: Stage::Good,
+            prev,
+            prev_root: None,
+            origin,
+            foreign: Vec::new(),
+        }
+    }
+
+    pub(super) fn durable_4k(&self) -> u32 {
+        (self.watermark / BLOCK_ALIGN as u64) as u32
+    }
+
+    /// Bytes that index and footer would take now, with room for a last checkpoint and some new streams.
+    pub(super) fn tail_bytes(&self) -> u64 {
+        self.writer.tail_len() + 16 * BLOCK_ALIGN as u64
+    }
+
+    /// Bytes that may still be placed below the allocated end, the tail's share taken off.
+    pub(super) fn room(&self) -> u64 {
+        self.alloc_end
+            .saturating_sub(self.writer.next_offset() + self.tail_bytes())
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.entries.is_empty() && self.writes_in_flight == 0 && self.syncing_upto.is_none()
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.writes_in_flight == 0 && self.syncing_upto.is_none()
+    }
+
+    pub(super) fn failed(&self) -> bool {
+        self.stage == Stage::Failed
+    }
+
+    pub(super) fn set_stream(&mut self, stream: u32, seal: StreamSeal) {
+        let at = stream as usize;
+        if self.streams.len() <= at {
+            self.streams.resize_with(at + 1, || None);
+        }
+        self.streams[at] = Some(seal);
+    }
+
+    pub(super) fn keep(&mut self, block: &[u8]) {
+        self.kept.push(prepare::without_padding(block));
+    }
+
+    /// Queues placed bytes. `buffer` holds `len` of them.
+    pub(super) fn place(&mut self, buffer: BufferId, len: u32, offset: u64, what: What, now: Now) {
+        if self.entries.pending().next().is_none() {
+            self.pending_since_ns = now.mono_ns;
+        }
+        self.entries.push(Entry {
+            buffer,
+            len,
+            offset,
+            state: State::Pending,
+            what,
+        });
+    }
+
+    /// Copies a finished block of any type but CHUNK into pool buffers: behind the last block if that one still waits
+    /// and has room, else into fresh ones. The caller has made sure that the pool holds enough.
+    pub(super) fn place_meta(&mut self, pool: &mut Pool, placed: Placed, block: &[u8], now: Now) {
+        let mut offset = placed.offset;
+        let mut rest = block;
+        while !rest.is_empty() {
+            let what = What::Meta {
+                block_no: placed.block_no,
+            };
+            if let Some(last) = self.entries.last_pending_mut().filter(|e| {
+                matches!(e.what, What::Meta { .. }) && e.len as usize + rest.len() <= BUFFER_BYTES
+            }) {
+                let at = last.len as usize;
+                pool.bytes_mut(&last.buffer)[at..at + rest.len()].copy_from_slice(rest);
+                last.len += rest.len() as u32;
+                last.what = what;
+                return;
+            }
+            let part = rest.len().min(BUFFER_BYTES);
+            let buffer = pool
+                .take()
+                .expect("has_room keeps buffers back for blocks that are no chunks");
+            pool.bytes_mut(&buffer)[..part].copy_from_slice(&rest[..part]);
+            self.place(buffer, part as u32, offset, what, now);
+            offset += part as u64;
+            rest = &rest[part..];
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! From a datagram to a record in an open chunk: validate, admit, keep in order, account, pack.
+
+use super::{Core, Datagram, Neighbours};
+use crate::chunk::{MAX_PACKET_BYTES, OpenChunk, RecordKind};
+use crate::ledger::Reason;
+use crate::log::{META_RESERVE, Now};
+use crate::rtp::Packet;
+use crate::shard::hold::{MAX_HOLD_NS, Waiting};
+use crate::uring::steer::steer;
+
+impl Core {
+    /// Takes a datagram from one of this shard's own sockets.
+    pub fn receive(&mut self, datagram: Datagram<'_>, others: &mut impl Neighbours, now: Now) {
+        let size = match usize::from(datagram.gro_size) {
+            0 => datagram.data.len().max(1),
+            size => size,
+        };
+        if datagram.data.is_empty() {
+            self.refuse(&[], Reason::Truncated);
+        }
+        for data in datagram.data.chunks(size) {
+            let single = Datagram {
+                data,
+                gro_size: 0,
+                ..datagram
+            };
+            match Packet::parse(data) {
+                Err(reason) => self.refuse(data, reason),
+                Ok(packet) => {
+                    let owner = steer(packet.ssrc(), usize::from(self.settings.shards));
+                    if owner == usize::from(self.settings.shard) {
+                        let past = |socket, arrival_ns| others.all_past(socket, arrival_ns);
+                        self.accept(packet, &single, past, now);
+                    } else if others.hand_over(owner, &single) {
+                        self.books.rehomed += 1;
+                    } else {
+                        self.refuse(data, Reason::RehomeFull);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a packet that another shard received and handed over.
+    ///
+    /// While such packets are being taken, what comes before one of them may stand behind it in the queue; so one that is
+    /// not the next of its stream waits at least until [`Core::advance`].
+    pub fn receive_rehomed(&mut self, datagram: Datagram<'_>, now: Now) {
+        match Packet::parse(datagram.data) {
+            Err(reason) => self.refuse(datagram.data, reason),
+            Ok(packet) => self.accept(packet, &datagram, |_, _| false, now),
+        }
+    }
+
+    fn refuse(&mut self, data: &[u8], reason: Reason) {
+        self.books.received += 1;
+        self.books.received_bytes += data.len() as u64;
+        self.books.dropped.add(reason, 1);
+    }
+
+    /// Admits a packet to its stream, and makes it wait there if one before it may still be on its way.
+    fn accept(&mut self, packet: Packet, datagram: &Datagram<'_>, past: impl Fn(u16, u64) -> bool, now: Now) {
+        let stream = match self.stream_of(packet, datagram, now) {
+            Ok(stream) => stream,
+            Err(reason) => return self.refuse(datagram.data, reason),
+        };
+        self.books.received += 1;
+        self.books.received_bytes += datagram.data.len() as u64;
+        self.streams[stream].received += 1;
+        self.streams[stream].last_packet_ns = now.mono_ns;
+        if self.must_wait(stream, packet, datagram, past) {
+            let waiting = Waiting {
+                stream,
+                socket: datagram.socket,
+                arrival_ns: datagram.arrival_ns,
+                since_ns: now.mono_ns,
+            };
+            if self
+                .hold
+                .as_mut()
+                .is_some_and(|hold| hold.push(waiting, datagram.data))
+            {
+                self.streams[stream].held += 1;
+                return;
+            }
+        }
+        self.take(stream, packet, datagram.data, datagram.arrival_ns, now);
+        if self.streams[stream].held > 0 {
+            self.release_held(|_, _| false, now);
+        }
+    }
+
+    fn stream_of(&mut self, packet: Packet, datagram: &Datagram<'_>, now: Now) -> Result<u32, Reason> {
+        if datagram.data.len() > MAX_PACKET_BYTES {
+            return Err(Reason::Oversize);
+        }
+        let ssrc = packet.ssrc();
+        let rtcp = matches!(packet, Packet::Rtcp { .. });
+        if let Some((latest, from, stream)) = self.latest
+            && latest == ssrc
+            && from == datagram.from
+            && !rtcp
+        {
+            return Ok(stream);
+        }
+        let admitted = self.registry.admit(ssrc, datagram.from, rtcp)?;
+        let stream = match self.streams.find(admitted.camera, ssrc) {
+            Some(stream) => stream,
+            None => {
+                let (camera, media) = (admitted.camera, admitted.media);
+                let (stream, reused) =
+                    self.streams
+                        .open(camera, ssrc, media, datagram.arrival_ns, now.mono_ns)?;
+                if reused {
+                    self.latest = None;
+                    self.log.forget_stream(stream);
+                    self.reused.push(stream);
+                }
+                stream
+            }
+        };
+        if !rtcp {
+            self.latest = Some((ssrc, datagram.from, stream));
+        }
+        Ok(stream)
+    }
+
+    /// A packet waits if it is not the next of its stream and another shard may hold one that comes before it.
+    fn must_wait(
+        &self,
+        stream: u32,
+        packet: Packet,
+        datagram: &Datagram<'_>,
+        past: impl Fn(u16, u64) -> bool,
+    ) -> bool {
+        let Packet::Rtp { sequence, .. } = packet else {
+            return false;
+        };
+        let of_stream = &self.streams[stream];
+        let may_come_earlier = of_stream.held > 0 || !past(datagram.socket, datagram.arrival_ns);
+        self.hold.is_some() && !of_stream.account.is_next(sequence) && may_come_earlier
+    }
+
+    /// Lets go of what waited long enough, or is now the next of its stream.
+    pub(super) fn release_held(&mut self, past: impl Fn(u16, u64) -> bool, now: Now) {
+        let Some(mut hold) = self.hold.take() else { return };
+        loop {
+            let streams = &self.streams;
+            let held = hold.take(|waiting, bytes| {
+                let next = matches!(Packet::parse(bytes), Ok(Packet::Rtp { sequence, .. })
+                    if streams[waiting.stream].account.is_next(sequence));
+                next || now.mono_ns.saturating_sub(waiting.since_ns) >= MAX_HOLD_NS
+                    || past(waiting.socket, waiting.arrival_ns)
+            });
+            let Some(held) = held else { break };
+            let stream = held.waiting.stream;
+            self.streams[stream].held -= 1;
+            if let Ok(packet) = Packet::parse(hold.bytes(&held)) {
+                self.take(stream, packet, hold.bytes(&held), held.waiting.arrival_ns, now);
+            }
+            hold.release(held);
+        }
+        self.hold = Some(hold);
+    }
+
+    /// Accounts a packet and packs it into its stream's chunk.
+    fn take(&mut self, index: u32, packet: Packet, data: &[u8], arrival_ns: u64, now: Now) {
+        let stream = &mut self.streams[index];
+        let kind = match packet {
+            Packet::Rtp {
+                sequence, timestamp, ..
+            } => {
+                stream.account.receive(sequence, timestamp, arrival_ns);
+                RecordKind::Rtp
+            }
+            Packet::Rtcp { .. } => RecordKind::Rtcp,
+        };
+        if let Some(chunk) = stream.open.take_if(|chunk| !chunk.fits(data.len(), arrival_ns)) {
+            self.enqueue(index, chunk, now);
+        }
+        if self.streams[index].open.is_none() && !self.open_chunk(index, arrival_ns, now) {
+            let full = self.log.disk_full();
+            return self.drop_packets(
+                index,
+                1,
+                if full {
+                    Reason::DiskFull
+                } else {
+                    Reason::PoolExhausted
+                },
+            );
+        }
+        let stream = &mut self.streams[index];
+        let Some(chunk) = stream.open.as_mut() else { return };
+        let bytes = self.pool.bytes_mut(&chunk.buffer);
+        chunk.push(bytes, kind, arrival_ns, data);
+        let age_ns = now.mono_ns.saturating_sub(chunk.opened_ns);
+        if age_ns >= self.settings.chunk_deadline_ns / 4 * 3
+            && chunk.ends_well()
+            && let Some(chunk) = stream.open.take()
+        {
+            self.enqueue(index, chunk, now);
+        }
+    }
+
+    fn open_chunk(&mut self, stream: u32, arrival_ns: u64, now: Now) -> bool {
+        if self.pool.free() <= META_RESERVE {
+            return false;
+        }
+        let Some(buffer) = self.pool.take() else {
+            return false;
+        };
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        self.deadlines
+            .push_back((now.mono_ns + self.settings.chunk_deadline_ns, stream, serial));
+        self.streams[stream].open = Some(OpenChunk::new(buffer, serial, arrival_ns, now.mono_ns));
+        true
+    }
+
+    pub(super) fn drop_packets(&mut self, stream: u32, packets: u64, reason: Reason) {
+        self.streams[stream].dropped.add(reason, packets);
+        self.books.dropped.add(reason, packets);
+    }
+}
