@@ -24,6 +24,8 @@ pub struct Figure {
     pub gigabytes_per_second: f64,
     /// CPU time of this process per packet or operation.
     pub cpu_ns_per_packet: f64,
+    /// Payload per second of CPU time: what an undisturbed core would do, however busy the machine was.
+    pub gigabytes_per_cpu_second: f64,
     /// CPU time as a share of one core.
     pub cpu_percent: f64,
     pub runs: Vec<Run>,
@@ -34,6 +36,7 @@ pub struct Run {
     pub per_second: f64,
     pub gbps: f64,
     pub cpu_ns_per_packet: f64,
+    pub gigabytes_per_cpu_second: f64,
     pub cpu_percent: f64,
 }
 
@@ -48,6 +51,7 @@ impl Figure {
             gbps,
             gigabytes_per_second: gbps / 8.0,
             cpu_ns_per_packet: over(|run| run.cpu_ns_per_packet),
+            gigabytes_per_cpu_second: over(|run| run.gigabytes_per_cpu_second),
             cpu_percent: over(|run| run.cpu_percent),
             runs,
         }
@@ -61,6 +65,7 @@ impl Run {
             per_second: sample.count as f64 * 1e9 / wall_ns,
             gbps: sample.bytes as f64 * 8.0 / wall_ns,
             cpu_ns_per_packet: sample.cpu_ns as f64 / sample.count.max(1) as f64,
+            gigabytes_per_cpu_second: sample.bytes as f64 / sample.cpu_ns.max(1) as f64,
             cpu_percent: sample.cpu_ns as f64 * 100.0 / wall_ns,
         }
     }

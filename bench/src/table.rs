@@ -7,7 +7,7 @@ pub enum Columns {
     Bytes,
 }
 
-/// One line per figure. The spread is (largest − smallest) ÷ median of the rate over the runs.
+/// One line per figure. The spread is (largest − smallest) ÷ median of the CPU time over the runs.
 pub fn print(title: &str, columns: &Columns, figures: &[Figure]) {
     if figures.is_empty() {
         return;
@@ -26,8 +26,8 @@ pub fn print(title: &str, columns: &Columns, figures: &[Figure]) {
             );
         }
         Columns::Bytes => eprintln!(
-            "\n{title:width$} {:>10} {:>11} {:>7} {:>8}",
-            "GB/s", "µs CPU/op", "CPU %", "spread"
+            "\n{title:width$} {:>10} {:>9} {:>11} {:>7} {:>8}",
+            "GB/s", "GB/CPU s", "µs CPU/op", "CPU %", "spread"
         ),
     }
     for figure in figures {
@@ -47,7 +47,8 @@ pub fn print(title: &str, columns: &Columns, figures: &[Figure]) {
                 per_second / 1e6
             ),
             Columns::Bytes => eprintln!(
-                "{name:width$} {gigabytes_per_second:>10.2} {:>11.2} {cpu_percent:>7.0} {spread:>7.0}%",
+                "{name:width$} {gigabytes_per_second:>10.2} {:>9.2} {:>11.2} {cpu_percent:>7.0} {spread:>7.0}%",
+                figure.gigabytes_per_cpu_second,
                 cpu_ns_per_packet / 1e3
             ),
         }
@@ -55,12 +56,12 @@ pub fn print(title: &str, columns: &Columns, figures: &[Figure]) {
 }
 
 fn spread_percent(figure: &Figure) -> f64 {
-    let rates = figure.runs.iter().map(|run| run.gbps);
-    let (least, most) = rates.fold((f64::MAX, 0.0f64), |(least, most), rate| {
-        (least.min(rate), most.max(rate))
+    let costs = figure.runs.iter().map(|run| run.cpu_ns_per_packet);
+    let (least, most) = costs.fold((f64::MAX, 0.0f64), |(least, most), cost| {
+        (least.min(cost), most.max(cost))
     });
-    if figure.gbps > 0.0 {
-        (most - least) * 100.0 / figure.gbps
+    if figure.cpu_ns_per_packet > 0.0 {
+        (most - least) * 100.0 / figure.cpu_ns_per_packet
     } else {
         0.0
     }

@@ -187,6 +187,22 @@ impl Buffers {
         self.report
     }
 
+    /// How many datagrams the buffers can hold at once, empty ones: the most completions that can wait.
+    pub(super) fn most_datagrams(&self) -> usize {
+        let BuffersReport {
+            incremental,
+            buffers,
+            buffer_bytes,
+            ..
+        } = self.report;
+        let per_buffer = if incremental {
+            buffer_bytes as usize / HEADER_BYTES
+        } else {
+            1
+        };
+        usize::from(buffers) * per_buffer
+    }
+
     /// Takes note that a completion of `len` bytes was put into buffer `id`; `last`: the kernel is done with it.
     /// Returns where the bytes begin, or `None` if the completion does not fit what is known of the buffer.
     pub(super) fn consumed(&mut self, id: u16, len: usize) -> Option<usize> {

@@ -85,6 +85,7 @@ impl Ring {
             options.lock,
         )?;
         core.enable(&core_options)?;
+        let most_held = buffers.most_datagrams();
         let mut ring = Ring {
             deferred: core.report.has(DEFER_TASKRUN),
             core: ManuallyDrop::new(core),
@@ -95,7 +96,7 @@ impl Ring {
             waker: waker.clone(),
             wake_armed: false,
             receivers: Vec::new(),
-            held: VecDeque::with_capacity(options.completions as usize),
+            held: VecDeque::with_capacity(most_held),
             paused: true,
             stopping: false,
             unsettled: true,
