@@ -43,6 +43,8 @@ pub struct Report {
     pub floor: u64,
     /// No chunk was ever appended: a segment made ready for use, and not used.
     pub unused: bool,
+    /// The highest block number of its own.
+    pub last_block_no: u64,
     /// Blocks by kind, bytes, times.
     pub counts: Counts,
     /// Its streams.
@@ -90,6 +92,7 @@ impl Survey<'_> {
             data_end: self.tables.data_end,
             floor: self.floor,
             unused: self.is_unused(),
+            last_block_no: self.next_no[&self.head.id] - 1,
             leaf_count,
             root,
             footer: self.footer.map(|(_, footer)| footer),

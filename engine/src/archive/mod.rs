@@ -14,6 +14,8 @@ use rustix::fs::SeekFrom;
 pub mod closing;
 pub mod find;
 pub mod library;
+pub mod recover;
+pub mod verify;
 
 /// The extension of segment files, without the dot.
 pub const EXTENSION: &str = "hseal";

@@ -4,7 +4,7 @@
 //! What nobody names cannot be missed: the newest segments of the newest run can be taken away unseen, unless a checkpoint of them
 //! is kept elsewhere.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::finding::{Finding, Severity, What};
 use super::owner::OwnStream;
@@ -110,6 +110,30 @@ impl Chains {
     /// Adds a segment that was checked again, in place of what was known of it.
     pub fn replace(&mut self, member: Member) {
         self.members.insert(member.segment_id(), member);
+    }
+
+    /// How many segments there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The nodes that wrote them.
+    pub fn nodes(&self) -> BTreeSet<NodeId> {
+        self.members.values().map(Member::node_id).collect()
+    }
+
+    /// Segments that signed tombstones name and that are gone.
+    pub fn deleted(&self) -> BTreeSet<SegmentId> {
+        let named = self.members.values().flat_map(|member| &member.deleted);
+        let gone = named
+            .map(|entry| entry.segment_id)
+            .filter(|id| !self.members.contains_key(id));
+        gone.collect()
     }
 
     /// Checks all chains. `complete`: the given segments claim to be all there are, so that a missing beginning is missed;

@@ -198,6 +198,8 @@ pub enum What {
     AfterFooter,
     /// The file was not cut after its FOOTER: a crash came between.
     NotTruncated,
+    /// It has no FOOTER, and no process writes it: a crash left it so, or somebody cut it. Found by who knows about processes.
+    Unclosed,
     /// Something of the given identity does not open.
     Open(OpenError),
     /// Chunks of a stream are missing, told by the sealed count that runs through all segments of a run.
@@ -312,6 +314,7 @@ impl What {
             What::Index { .. } => "index",
             What::AfterFooter => "after_footer",
             What::NotTruncated => "not_truncated",
+            What::Unclosed => "unclosed",
             What::Open(OpenError::Commitment) => "commitment",
             What::Open(OpenError::NotAuthentic(_)) => "not_authentic",
             What::Open(_) => "malformed_plaintext",
@@ -388,6 +391,9 @@ impl fmt::Display for What {
             What::Index { table } => write!(f, "the index of {table} is not what the blocks say"),
             What::AfterFooter => f.write_str("a block behind the FOOTER"),
             What::NotTruncated => f.write_str("the file was not cut after its FOOTER"),
+            What::Unclosed => f.write_str(
+                "it is not closed and nobody writes it: a crash left it open, or its end was cut off",
+            ),
             What::Open(error) => error.fmt(f),
             What::ChunksSoFar { expected, found } => write!(
                 f,
