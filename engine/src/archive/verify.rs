@@ -43,6 +43,11 @@ impl Unreadable {
         matches!(&self.0, ReadError::Io { why, .. } if why.kind() == io::ErrorKind::NotFound)
     }
 
+    /// It was created and reserved, and holds no block.
+    pub fn is_never_begun(&self) -> bool {
+        matches!(self.0, ReadError::NeverBegun)
+    }
+
     /// Reading failed, which says nothing about the segment.
     pub fn is_io(&self) -> bool {
         matches!(self.0, ReadError::Io { .. })

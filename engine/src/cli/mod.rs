@@ -10,13 +10,17 @@ use clap::error::ErrorKind;
 pub mod check;
 pub mod error;
 pub mod export;
+mod findings;
 mod footage;
+pub mod inspect;
 mod instant;
 pub mod keygen;
 pub mod list;
 pub mod output;
 pub mod paths;
+pub mod recover;
 pub mod run;
+pub mod verify;
 
 pub use error::{CliError, ExitStatus};
 
@@ -43,6 +47,12 @@ enum Command {
     Check(check::Args),
     /// Make a customer's identity, or show its public key
     Keygen(keygen::Args),
+    /// Show a segment's structure and health
+    Inspect(inspect::Args),
+    /// Check segments, and that none is missing
+    Verify(verify::Args),
+    /// Close segments that a crash left open, and save what damage has left
+    Recover(recover::Args),
     /// Show what a customer's identity opens: cameras, times, gaps, codec
     List(list::Args),
     /// Write one camera's footage to a file that other tools open (.mp4 .pcapng .rtpdump)
@@ -54,6 +64,9 @@ fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(args),
         Command::Keygen(args) => keygen::run(args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Recover(args) => recover::run(&args),
         Command::List(args) => list::run(&args),
         Command::Export(args) => export::run(&args),
     }

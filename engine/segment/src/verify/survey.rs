@@ -468,11 +468,12 @@ impl<'k> Survey<'k> {
         self.file_len
     }
 
-    /// Nothing but its own preparation stands in it: no chunk was ever appended.
+    /// Nothing but its own preparation stands in it, keys and streams: nothing was ever appended that could be durable.
     pub(crate) fn is_unused(&self) -> bool {
+        let prepared = self.tables.keys.len() + self.tables.streams.len();
         self.footer.is_none()
             && self.floor == 0
-            && self.counts.chunks == 0
+            && self.counts.blocks == prepared as u64
             && self.file_len > self.tables.data_end
     }
 }

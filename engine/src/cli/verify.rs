@@ -1,0 +1,279 @@
+//! `harborseal verify`: every check, of every segment, and of the chains they form.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use harborseal_segment::open::Keyring;
+use harborseal_segment::reader::State;
+use harborseal_segment::verify::{Findings, Severity, What};
+use harborseal_segment::{NodeId, SegmentId};
+use serde::Serialize;
+
+use super::error::{CliError, ExitStatus};
+use super::findings::{self, FindingLine};
+use super::output::{self, Output, people};
+use super::{keygen, paths};
+use crate::archive::find;
+use crate::archive::verify::{Check, total_bytes};
+
+/// Checks segments: every block, number, length, hash and signature, and that no segment is missing.
+///
+/// Needs no key. With an identity it also opens every chunk that is for it. Works while an engine writes: segments that it has open
+/// are checked as far as they are durable.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A folder is taken to hold all its segments: one that is missing, and that the engine did not delete by its own retention rules, is a
+failed check. Of segments named one by one only those in between are missed.
+
+Examples:
+  harborseal verify data
+  harborseal verify --identity alice.identity data
+  harborseal verify --json data/segments/20261123")]
+pub struct Args {
+    /// Also open every chunk that is for this identity
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+
+    /// Accept only segments of this node; `inspect` shows a segment's node
+    #[arg(long, value_name = "ID")]
+    node: Option<NodeId>,
+
+    #[command(flatten)]
+    print: Output,
+
+    /// Segments, or folders that are searched for them
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+}
+
+/// The summary.
+#[derive(Default, Serialize)]
+struct Summary {
+    /// Segments that were checked.
+    segments: usize,
+    sealed: usize,
+    recovered: usize,
+    open: usize,
+    bytes: u64,
+    chunks: u64,
+    /// Nothing is damaged, missing, unsupported or unreadable.
+    ok: bool,
+    /// Segments with damage.
+    damaged: usize,
+    /// Segments with something that this version does not support.
+    unsupported: usize,
+    /// Files that are no segments, or could not be read.
+    unreadable: usize,
+    /// Segments that should be here and are not.
+    missing: u64,
+    /// Segments that the node deleted by its retention rules, as its tombstones say.
+    deleted: usize,
+    /// Segments that hold nothing: created, and then a crash.
+    never_begun: usize,
+    nodes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opened: Option<Opened>,
+    seconds: f64,
+    findings: Vec<FindingLine>,
+    findings_left_out: u64,
+}
+
+/// What was opened with the identity.
+#[derive(Default, Serialize)]
+struct Opened {
+    cameras: usize,
+    chunks: u64,
+    packets: u64,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
+    let began = Instant::now();
+    let mut keyring = args
+        .identity
+        .as_deref()
+        .map(keygen::read)
+        .transpose()?
+        .map(Keyring::new);
+    let found = paths::find_segments(&args.paths)?;
+    let bar = paths::progress("verifying", total_bytes(&found.segments));
+    let (mut before, mut current) = (0, (PathBuf::new(), 0));
+    let mut progress = |path: &std::path::Path, done: u64| {
+        if current.0 != path {
+            before += current.1;
+            current.0 = path.to_owned();
+        }
+        current.1 = done;
+        bar.set_position(before + done);
+    };
+    let again = || {
+        find::segments(&found.folders)
+            .map(|found| found.segments)
+            .unwrap_or_default()
+    };
+    let complete = !found.folders.is_empty();
+    let check = Check::run(&found.segments, complete, keyring.as_mut(), &again, &mut progress);
+    bar.finish_and_clear();
+
+    let mut summary = Summary::default();
+    let mut io_failed = false;
+    summary.files(&check, args.node);
+    summary.between(&check);
+    for (path, error) in &check.unreadable {
+        // A crash may leave a file without a block, and no chain misses it. Who names it takes it for a segment.
+        if error.is_never_begun() && !args.paths.contains(path) {
+            summary.never_begun += 1;
+            people(format_args!("harborseal: {}: note: {error}", path.display()));
+            continue;
+        }
+        summary.unreadable += 1;
+        io_failed |= error.is_io();
+        people(format_args!(
+            "harborseal: {}",
+            findings::unreadable(path, &error.0)
+        ));
+    }
+    summary.seconds = began.elapsed().as_secs_f64();
+    summary.ok =
+        summary.damaged == 0 && summary.missing == 0 && summary.unsupported == 0 && summary.unreadable == 0;
+    if keyring.is_some() {
+        summary.opened = Some(opened(&check));
+    }
+    let nothing_opened = summary.opened.as_ref().is_some_and(|opened| opened.cameras == 0);
+    summary.print(args.print)?;
+    if !summary.ok {
+        let only_io = summary.damaged == 0 && summary.missing == 0 && summary.unsupported == 0 && io_failed;
+        return Ok(if only_io {
+            ExitStatus::Io
+        } else {
+            ExitStatus::Damage
+        });
+    }
+    if nothing_opened {
+        return Err(CliError::nothing_here(
+            "nothing here is for this identity; what is here is whole",
+        ));
+    }
+    Ok(ExitStatus::Ok)
+}
+
+fn opened(check: &Check) -> Opened {
+    let streams = || {
+        check
+            .files
+            .values()
+            .flat_map(|checked| &checked.report.own_streams)
+    };
+    let cameras: std::collections::BTreeSet<&str> =
+        streams().map(|stream| stream.camera_id.as_str()).collect();
+    Opened {
+        cameras: cameras.len(),
+        chunks: streams().map(|stream| stream.chunks).sum(),
+        packets: streams().map(|stream| stream.packets).sum(),
+    }
+}
+
+impl Summary {
+    /// What was found in each file.
+    fn files(&mut self, check: &Check, node: Option<NodeId>) {
+        for (path, checked) in &check.files {
+            let report = &checked.report;
+            self.segments += 1;
+            match report.state {
+                State::Open => self.open += 1,
+                State::Sealed => self.sealed += 1,
+                State::Recovered => self.recovered += 1,
+            }
+            self.chunks += report.counts.chunks;
+            let mut found: Findings = report.findings.clone();
+            if let Some(expected) = node.filter(|node| *node != report.head.node_id) {
+                found.push(harborseal_segment::verify::Finding::new(
+                    0,
+                    0,
+                    What::NodeDiffers { expected },
+                ));
+            }
+            self.damaged += usize::from(found.count(Severity::Damage) > 0);
+            self.unsupported += usize::from(found.count(Severity::Unsupported) > 0);
+            findings::tell(path, &found);
+            self.findings
+                .extend(found.iter().map(|finding| FindingLine::new(Some(path), finding)));
+            self.findings_left_out += found.left_out();
+        }
+        self.bytes = check.bytes();
+        self.nodes = check.chains.nodes().iter().map(ToString::to_string).collect();
+        self.deleted = check.chains.deleted().len();
+    }
+
+    /// What was found between files.
+    fn between(&mut self, check: &Check) {
+        let mut damaged: Vec<SegmentId> = Vec::new();
+        for found in &check.between {
+            match &found.finding.what {
+                What::SegmentsMissing { count, .. } => self.missing += count,
+                What::HeadMissing { .. } => self.missing += 1,
+                _ if found.severity() > Severity::Note => damaged.push(found.segment_id),
+                _ => {}
+            }
+            let path = check
+                .path_of(found.segment_id)
+                .unwrap_or(std::path::Path::new(""));
+            // That a chain begins where retention left off is no news.
+            if found.severity() > Severity::Note {
+                findings::tell_one(path, &found.finding);
+            }
+            self.findings.push(FindingLine::new(Some(path), &found.finding));
+        }
+        damaged.sort();
+        damaged.dedup();
+        let clean = |id: &SegmentId| {
+            let path = check.path_of(*id).and_then(|path| check.files.get(path));
+            path.is_some_and(|checked| checked.report.findings.count(Severity::Damage) == 0)
+        };
+        self.damaged += damaged.iter().filter(|id| clean(id)).count();
+    }
+
+    fn print(&self, print: Output) -> Result<(), CliError> {
+        if print.json {
+            return output::json(self);
+        }
+        let verdict = match self.ok {
+            true => "no damage, nothing missing".to_owned(),
+            false => {
+                let counts = [
+                    (self.damaged as u64, "damaged"),
+                    (self.missing, "missing"),
+                    (self.unsupported as u64, "unsupported"),
+                    (self.unreadable as u64, "not readable"),
+                ];
+                let counts = counts
+                    .iter()
+                    .filter(|(n, _)| *n > 0)
+                    .map(|(n, what)| format!("{n} {what}"));
+                counts.collect::<Vec<_>>().join(", ")
+            }
+        };
+        output::data(format_args!(
+            "{} segments ({} sealed, {} recovered, {} open), {:.1} MB, {} chunks: {verdict}",
+            self.segments,
+            self.sealed,
+            self.recovered,
+            self.open,
+            self.bytes as f64 / 1e6,
+            self.chunks
+        ))?;
+        if self.deleted > 0 {
+            output::data(format_args!(
+                "{} more were deleted by policy, as signed tombstones say",
+                self.deleted
+            ))?;
+        }
+        if let Some(opened) = &self.opened {
+            output::data(format_args!(
+                "opened with this identity: {} cameras, {} chunks, {} packets",
+                opened.cameras, opened.chunks, opened.packets
+            ))?;
+        }
+        Ok(())
+    }
+}
