@@ -53,6 +53,8 @@ pub struct Report {
     pub leaf_count: u64,
     /// The root over them.
     pub root: Hash,
+    /// Leaf count and root of the last signed CHECKPOINT: what a chain head states of a segment without a footer.
+    pub last_checkpoint: Option<(u64, Hash)>,
     /// The FOOTER of a closed segment.
     pub footer: Option<FooterBody>,
     /// What was opened for the given identity.
@@ -95,6 +97,7 @@ impl Survey<'_> {
             last_block_no: self.next_no[&self.head.id] - 1,
             leaf_count,
             root,
+            last_checkpoint: self.last_checkpoint,
             footer: self.footer.map(|(_, footer)| footer),
             member: Member::of(&self, own_streams.clone()),
             counts: self.counts,
