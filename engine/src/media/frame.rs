@@ -26,8 +26,8 @@ pub(super) struct Frame {
     pub data: Vec<u8>,
     /// Presentation time, extended RTP ticks.
     pub ticks: i64,
-    /// The clock was set anew since the frame before.
-    pub epoch_break: bool,
+    /// How often the clock had been set anew.
+    pub clock: u32,
     /// Arrival of its first and of its last packet.
     pub first_arrival_ns: u64,
     pub arrival_ns: u64,
@@ -56,6 +56,7 @@ pub(super) struct LeftOut {
 struct Building {
     data: Vec<u8>,
     ticks: i64,
+    clock: u32,
     arrivals: Option<(u64, u64)>,
     /// The last packet had the marker bit.
     marker: bool,
@@ -80,7 +81,6 @@ pub(super) struct Assembler {
     order_number: Option<u16>,
     /// A gap was seen at a packet without payload.
     gap_pending: bool,
-    break_pending: bool,
     marker_seen: bool,
     ready: VecDeque<Frame>,
     pub left_out: LeftOut,
@@ -95,18 +95,16 @@ impl Assembler {
             fragment: None,
             order_number: None,
             gap_pending: false,
-            break_pending: false,
             marker_seen: false,
             ready: VecDeque::new(),
             left_out: LeftOut::default(),
         }
     }
 
-    /// Takes the next packet in order, whose extended time is `ticks`. Then [`Assembler::next_frame`] gives what
-    /// became complete.
-    pub fn push(&mut self, packet: &Ordered<'_>, ticks: i64, epoch_break: bool) {
+    /// Takes the next packet in order, whose extended time is `ticks` since the clock was set for the `clock`-th time.
+    /// Then [`Assembler::next_frame`] gives what became complete.
+    pub fn push(&mut self, packet: &Ordered<'_>, ticks: i64, clock: u32) {
         self.gap_pending |= packet.follows != Follows::Directly;
-        self.break_pending |= epoch_break;
         if packet.payload.is_empty() {
             return;
         }
@@ -114,7 +112,7 @@ impl Assembler {
         if gap {
             self.order_number = None;
         }
-        self.enter(ticks, epoch_break, gap);
+        self.enter(ticks, clock, gap);
         let (first_ns, last_ns) = self
             .building
             .arrivals
@@ -151,9 +149,9 @@ impl Assembler {
     }
 
     /// Makes `building` the frame of `ticks`.
-    fn enter(&mut self, ticks: i64, epoch_break: bool, gap: bool) {
+    fn enter(&mut self, ticks: i64, clock: u32, gap: bool) {
         let begun = self.building.arrivals.is_some();
-        if begun && (ticks != self.building.ticks || epoch_break) {
+        if begun && (ticks, clock) != (self.building.ticks, self.building.clock) {
             self.building.broken |= gap && !self.building.marker;
             self.close();
             self.building.unproved = gap;
@@ -168,6 +166,7 @@ impl Assembler {
             self.building.recovery = None;
         }
         self.building.ticks = ticks;
+        self.building.clock = clock;
     }
 
     /// Takes one unit of a payload.
@@ -305,10 +304,12 @@ impl Assembler {
 
     /// Ends the frame at `cut`; what follows is the next one, under the same timestamp.
     fn split(&mut self, cut: usize) {
-        let (ticks, arrivals, broken) = (self.building.ticks, self.building.arrivals, self.building.broken);
+        let (ticks, clock) = (self.building.ticks, self.building.clock);
+        let (arrivals, broken) = (self.building.arrivals, self.building.broken);
         self.building.ahead = Some((cut, self.building.ahead.and_then(|(_, recovery)| recovery)));
         self.close();
         self.building.ticks = ticks;
+        self.building.clock = clock;
         self.building.arrivals = arrivals;
         // A packet lost under this timestamp may have been of either.
         self.building.broken |= broken;
@@ -339,7 +340,7 @@ impl Assembler {
             Some(sets) => self.ready.push_back(Frame {
                 data: done.data,
                 ticks: done.ticks,
-                epoch_break: mem::take(&mut self.break_pending),
+                clock: done.clock,
                 first_arrival_ns,
                 arrival_ns,
                 picture,

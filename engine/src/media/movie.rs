@@ -58,6 +58,7 @@ impl Entry {
 struct Begun {
     entry: Entry,
     ticks: i64,
+    clock: u32,
     /// All samples of the file are this sender's.
     alone: bool,
     /// Reference frames until output is right.
@@ -84,7 +85,9 @@ pub(super) struct Movie {
     /// A report of an SSRC that has sent nothing else yet.
     early_report: Option<SenderReport>,
     epochs: Vec<Epoch>,
-    /// Largest time in the current epoch.
+    /// Which setting of the present sender's clock the last epoch belongs to.
+    epoch_clock: Option<u32>,
+    /// Largest time in the last epoch.
     epoch_high: i64,
     /// Track of each codec.
     tracks: Vec<(Codec, usize)>,
@@ -139,6 +142,7 @@ impl Movie {
             retired: VecDeque::new(),
             early_report: None,
             epochs: Vec::new(),
+            epoch_clock: None,
             epoch_high: i64::MIN,
             tracks: Vec::new(),
             tally: Tally::default(),
@@ -208,7 +212,7 @@ impl Movie {
             span_ns: self.span_ns,
             gaps: self.tally.counts.gaps,
             lost: self.tally.counts.lost,
-            notes: self.tally.notes(self.tracks.len(), self.range, self.span_ns),
+            notes: self.tally.notes(self.tracks.len()),
         })
     }
 
@@ -260,6 +264,7 @@ impl Movie {
         self.tally.add(sender.counts());
         self.tally.senders += 1;
         self.begun = None;
+        self.epoch_clock = None;
         self.retired.retain(|&ssrc| ssrc != sender.ssrc);
         self.retired.push_back(sender.ssrc);
         if self.retired.len() > RETIRED {
@@ -276,11 +281,12 @@ impl Movie {
             self.early_report = Some(report);
             return;
         };
-        let placed = sender.take_report(report);
-        if sender.same_clock
-            && let Some(epoch) = self.epochs.last_mut()
+        sender.take_report(report);
+        if let (Some(report), Some(clock), Some(epoch)) =
+            (sender.report, self.epoch_clock, self.epochs.last_mut())
+            && report.clock == clock
         {
-            epoch.report = epoch.report.or(placed);
+            epoch.report = epoch.report.or(Some(report.at));
         }
     }
 
@@ -300,7 +306,7 @@ impl Movie {
         let early = self.range.is_before(frame.arrival_ns);
         let Some(begun) = &mut self.begun else {
             let Some(entry) = entry else {
-                self.tally.before_entry += 1;
+                self.tally.before_entry += u64::from(!early);
                 return Ok(false);
             };
             self.begin(entry, frame);
@@ -327,7 +333,7 @@ impl Movie {
         } else if frame.picture.reference {
             begun.settling = begun.settling.saturating_sub(1);
         }
-        begun.drop_earlier &= frame.ticks < begun.ticks && !frame.epoch_break;
+        begun.drop_earlier &= frame.ticks < begun.ticks && frame.clock == begun.clock;
         if begun.drop_earlier || (frame.picture.skipped_leading && begun.drop_skipped) {
             self.tally.leading += 1;
             return Ok(false);
@@ -337,10 +343,11 @@ impl Movie {
 
     /// The sender begins with `frame`.
     fn begin(&mut self, entry: Entry, frame: &Frame) {
-        self.tally.begin(entry, frame.arrival_ns);
+        self.tally.begin(entry);
         self.begun = Some(Begun {
             entry,
             ticks: frame.ticks,
+            clock: frame.clock,
             alone: self.writer.samples() == 0,
             settling: if entry == Entry::Recovery {
                 frame.recovery.unwrap_or(0)
@@ -358,9 +365,7 @@ impl Movie {
         self.tracks.clear();
         self.epochs.clear();
         self.tally.restart();
-        if let Some(sender) = &mut self.sender {
-            sender.same_clock = false;
-        }
+        self.epoch_clock = None;
         Ok(())
     }
 
@@ -370,18 +375,20 @@ impl Movie {
         };
         // Whatever precedes a key frame in decoding order is shown before it; a key frame that is not later than
         // all before it tells that the clock was set back.
-        let set_back = sender.same_clock && frame.picture.key && frame.ticks <= self.epoch_high;
-        if !sender.same_clock || frame.epoch_break || set_back {
-            if set_back {
-                sender.report = None;
-            }
-            sender.same_clock = true;
+        let same_clock = self.epoch_clock == Some(frame.clock);
+        let set_back = same_clock && frame.picture.key && frame.ticks <= self.epoch_high;
+        if set_back {
+            sender.report = None;
+        }
+        if !same_clock || set_back {
+            let report = sender.report.filter(|report| report.clock == frame.clock);
             self.epochs.push(Epoch {
                 rate_hz: sender.rate_hz,
                 first_ticks: frame.ticks,
                 first_arrival_ns: frame.first_arrival_ns,
-                report: sender.report,
+                report: report.map(|report| report.at),
             });
+            self.epoch_clock = Some(frame.clock);
             self.epoch_high = i64::MIN;
         }
         self.epoch_high = self.epoch_high.max(frame.ticks);

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use super::frame::LeftOut;
 use super::movie::Entry;
 use super::order::Counts;
-use super::{Error, Range, Stream, sdp};
+use super::{Error, Stream, sdp};
 
 /// What was seen and what was left out while an MP4 was made.
 #[derive(Default)]
 pub(super) struct Tally {
     pub counts: Counts,
     pub left_out: LeftOut,
-    /// Frames before the first that can be decoded on its own.
+    /// Frames in the range before the first that can be decoded on its own.
     pub before_entry: u64,
     /// Leading pictures of an entry point.
     pub leading: u64,
@@ -25,7 +25,6 @@ pub(super) struct Tally {
     other_media: BTreeSet<u16>,
     other_codecs: BTreeSet<String>,
     weakest: Option<Entry>,
-    begins_ns: Option<u64>,
 }
 
 impl Tally {
@@ -36,16 +35,14 @@ impl Tally {
         }
     }
 
-    /// A sender begins with a frame that arrived at `arrival_ns`.
-    pub fn begin(&mut self, entry: Entry, arrival_ns: u64) {
+    /// A sender begins.
+    pub fn begin(&mut self, entry: Entry) {
         self.weakest = Some(self.weakest.map_or(entry, |weakest| weakest.min(entry)));
-        self.begins_ns.get_or_insert(arrival_ns);
     }
 
     /// The file begins anew.
     pub fn restart(&mut self) {
         self.weakest = None;
-        self.begins_ns = None;
         self.before_entry = 0;
         self.leading = 0;
     }
@@ -88,7 +85,7 @@ impl Tally {
     }
 
     /// Everything worth telling, one sentence each.
-    pub fn notes(&self, tracks: usize, range: Range, span_ns: Option<(u64, u64)>) -> Vec<String> {
+    pub fn notes(&self, tracks: usize) -> Vec<String> {
         let mut notes = Vec::new();
         let mut counted = |count: u64, what: &str| {
             if count > 0 {
@@ -145,14 +142,6 @@ impl Tally {
                     .into(),
             ),
             Some(Entry::Key) | None => {}
-        }
-        if let (Some(from_ns), Some(begins_ns), Some(_)) = (range.from_ns, self.begins_ns, span_ns)
-            && begins_ns > from_ns
-        {
-            let seconds = (begins_ns - from_ns) as f64 / 1e9;
-            notes.push(format!(
-                "no key frame at or before the start asked for: begins {seconds:.3} s later"
-            ));
         }
         if !self.other_codecs.is_empty() {
             let codecs: Vec<&str> = self.other_codecs.iter().map(String::as_str).collect();

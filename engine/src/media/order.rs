@@ -22,10 +22,11 @@ const MAX_DROPOUT: i64 = 3000;
 const CONFIRM: u16 = 16;
 /// After this long without a packet a jump needs no second witness.
 const QUIET_NS: u64 = 2_000_000_000;
-/// While settling: how many packets, or for how long, until the lowest number is taken as the first.
-const SETTLE_PACKETS: usize = 16;
+/// While settling: how many packets, or for how long, until the lowest number is taken as the first. Nobody waits
+/// for an export packet by packet, so this may be long; it stays below [`QUIET_NS`].
+const SETTLE_PACKETS: usize = 256;
 /// See [`SETTLE_PACKETS`].
-const SETTLE_NS: u64 = 100_000_000;
+const SETTLE_NS: u64 = 1_000_000_000;
 /// Numbers remembered to tell a duplicate from a latecomer. A power of two.
 const HISTORY: usize = 4096;
 

@@ -13,29 +13,37 @@ pub(super) struct Sender {
     pub rate_hz: u32,
     /// Arrival of its last packet.
     pub last_arrival_ns: u64,
-    /// Extended time and wall time of the last sender report since the clock was set anew.
-    pub report: Option<(i64, u64)>,
-    /// The clock has not been set anew since the exporter last asked.
-    pub same_clock: bool,
+    /// Its last sender report.
+    pub report: Option<Reported>,
     /// A report that came before the first packet.
     early_report: Option<SenderReport>,
     order: Order,
     stages: Stages,
 }
 
+/// A sender report on the extended clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reported {
+    /// How often the clock had been set anew.
+    pub clock: u32,
+    /// Extended time and wall time, nanoseconds since 1970.
+    pub at: (i64, u64),
+}
+
 /// What follows the order; apart, so that the order can hand packets to it.
 struct Stages {
     clock: RtpClock,
     assembler: Assembler,
-    broken: bool,
+    /// How often the clock has been set anew.
+    clocks: u32,
 }
 
 impl Stages {
     fn push(&mut self, packet: &Ordered<'_>) {
         let anew = packet.follows == Follows::Anew;
         let (ticks, epoch_break) = self.clock.extend(packet.rtp_time, packet.arrival_ns, anew);
-        self.broken |= epoch_break;
-        self.assembler.push(packet, ticks, epoch_break);
+        self.clocks += u32::from(epoch_break);
+        self.assembler.push(packet, ticks, self.clocks);
     }
 }
 
@@ -48,13 +56,12 @@ impl Sender {
             rate_hz: payload.clock_rate,
             last_arrival_ns: 0,
             report: None,
-            same_clock: false,
             early_report,
             order: Order::new(),
             stages: Stages {
                 clock: RtpClock::new(payload.clock_rate),
                 assembler: Assembler::new(codec),
-                broken: false,
+                clocks: 0,
             },
         };
         sender.describe(payload);
@@ -86,10 +93,6 @@ impl Sender {
     }
 
     fn after_push(&mut self) {
-        if std::mem::take(&mut self.stages.broken) {
-            self.report = None;
-            self.same_clock = false;
-        }
         if self.stages.clock.now().is_some()
             && let Some(report) = self.early_report.take()
         {
@@ -97,21 +100,24 @@ impl Sender {
         }
     }
 
-    /// Takes a sender report of this SSRC, and gives it as extended time and wall time.
-    pub fn take_report(&mut self, report: SenderReport) -> Option<(i64, u64)> {
+    /// Takes a sender report of this SSRC.
+    pub fn take_report(&mut self, report: SenderReport) {
         let Some((ticks, arrival_ns)) = self.stages.clock.now() else {
             self.early_report = Some(report);
-            return None;
+            return;
         };
-        let reported = self.stages.clock.nearest(report.rtp_time)?;
+        let Some(reported) = self.stages.clock.nearest(report.rtp_time) else {
+            return;
+        };
         // A report of a clock whose packets have not come yet would place this one hours away.
         let age_ns = i128::from(ticks - reported) * 1_000_000_000 / i128::from(self.rate_hz);
         let placed_ns = i128::from(report.unix_ns) + age_ns - i128::from(arrival_ns);
-        if placed_ns.unsigned_abs() > u128::from(super::clock::REPORT_TOLERANCE_NS) {
-            return None;
+        if placed_ns.unsigned_abs() <= u128::from(super::clock::REPORT_TOLERANCE_NS) {
+            self.report = Some(Reported {
+                clock: self.stages.clocks,
+                at: (reported, report.unix_ns),
+            });
         }
-        self.report = Some((reported, report.unix_ns));
-        self.report
     }
 
     /// The next complete frame, in decoding order.
