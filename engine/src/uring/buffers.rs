@@ -264,15 +264,14 @@ impl Buffers {
         }
     }
 
-    /// Overwrites received data in every part that is no longer needed; returns how many bytes.
+    /// Overwrites received data in every part that is no longer needed.
     ///
     /// With `quiescent`, that is everything received so far.
     ///
     /// # Safety
     /// `quiescent` states two facts: the kernel does not write while this runs (DEFER_TASKRUN: it writes only
     /// inside our own system calls; or no receive is armed), and every completion was taken.
-    pub(super) unsafe fn wipe(&mut self, quiescent: bool) -> usize {
-        let mut wiped = 0;
+    pub(super) unsafe fn wipe(&mut self, quiescent: bool) {
         for id in 0..self.buffers.len() {
             let Buffer { head, dirty } = self.buffers[id];
             // Not quiescent: only what lies below the head is certainly not being written.
@@ -283,10 +282,8 @@ impl Buffers {
             // SAFETY: inside this buffer. Below `head` the kernel never writes until `recycle`; above it, the
             // caller vouches for it. No slice is lent: `&mut self`.
             unsafe { wipe_raw(self.address(id as u16), until as usize) };
-            wiped += until as usize;
             self.buffers[id].dirty = if until == dirty { 0 } else { dirty };
         }
-        wiped
     }
 
     /// Overwrites what one buffer received, before it is recycled.

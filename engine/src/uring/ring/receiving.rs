@@ -210,11 +210,14 @@ impl Ring {
     }
 
     /// Overwrites received data that was handed over and is no longer needed, wherever the kernel is certainly not
-    /// writing. Meant for a shard that has been idle for a second, and for the end. Returns how many bytes.
-    pub fn wipe_idle(&mut self) -> usize {
+    /// writing. Meant for a shard that has been idle for a second, and for the end. `true` if none is left;
+    /// `false` if some may be, because completions wait to be drained or resumed: try again later.
+    pub fn wipe_idle(&mut self) -> bool {
         let still = self.deferred || !self.receivers.iter().any(|receiver| receiver.armed);
         let taken = self.core.ready() == 0 && !self.core.overflowed() && self.held.is_empty();
         // SAFETY: `still` and `taken` are the two facts that `wipe` asks for.
-        unsafe { self.buffers.wipe(still && taken) }
+        unsafe { self.buffers.wipe(still && taken) };
+        // Without DEFER_TASKRUN buffers are wiped as they are given back, so what lay below the heads was all.
+        taken
     }
 }

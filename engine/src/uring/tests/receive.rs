@@ -381,9 +381,7 @@ fn received_data_is_wiped_when_asked_and_receiving_goes_on() {
                 || got.get() == round * 5,
             );
             if round % 10 == 0 {
-                ring.wipe_idle();
-                assert!(!ring.still_holds(SECRET), "{name}");
-                assert_eq!(ring.wipe_idle(), 0, "{name}: nothing is left to wipe");
+                assert!(ring.wipe_idle() && !ring.still_holds(SECRET), "{name}");
             }
         }
     }
@@ -480,5 +478,30 @@ fn two_shards_on_two_threads_each_get_their_own_streams_in_order() {
     }
     for shard in shards {
         shard.join().unwrap();
+    }
+}
+
+#[test]
+fn what_still_waits_is_not_wiped_and_said_to_be_left() {
+    for (name, mut ring) in every_ring() {
+        let sender = sender_to(listen(&mut ring));
+        for n in 0..20u32 {
+            sender.send(&payload(n, 500)).unwrap();
+        }
+        ring.wait(0, 1000).unwrap();
+        ring.pause();
+        turn_for(&mut ring, Duration::from_millis(10), |_| Flow::Continue);
+        assert!(!ring.wipe_idle(), "{name}");
+        ring.resume();
+        let next = Cell::new(0);
+        let take = |event: Event<'_>| {
+            if let Event::Datagram(datagram) = event {
+                assert_eq!(datagram.data, payload(next.get(), 500), "{name}");
+                next.set(next.get() + 1);
+            }
+            Flow::Continue
+        };
+        turn(&mut ring, take, || next.get() == 20);
+        assert!(ring.wipe_idle(), "{name}");
     }
 }
