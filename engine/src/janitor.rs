@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
@@ -43,8 +43,8 @@ pub struct Settings {
     pub run_id: RunId,
     /// The node's signing key.
     pub node: Arc<NodeKey>,
-    /// What to keep.
-    pub retention: Retention,
+    /// What to keep; a reload may change it.
+    pub retention: Arc<Mutex<Retention>>,
     /// Most bytes read per second while old segments are recovered; `None`: no bound.
     pub recovery_bytes_per_s: Option<u64>,
 }
@@ -277,7 +277,11 @@ impl Janitor {
     // ---- Retention ------------------------------------------------------------------------------------------
 
     fn expire(&mut self) {
-        let retention = self.settings.retention;
+        let retention = *self
+            .settings
+            .retention
+            .lock()
+            .expect("nobody panics while holding a copy's lock");
         if !retention.deletes() || (self.catalog.is_empty() && self.deletions.is_empty()) {
             return;
         }

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::control::{Control, Handle, Log, Options, Ready, Reload};
 use crate::engine::{self, Levers, StartError};
 use crate::janitor::Notice;
+use crate::text::counted;
 
 /// Records what the cameras of a configuration send, until SIGTERM or SIGINT.
 ///
@@ -36,7 +37,7 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
-    let config = Config::load(&args.config)?;
+    let config = Arc::new(Config::load(&args.config)?);
     let levers = Arc::new(OnceLock::new());
     let options = Options {
         shards: config.settings.shards.cpus.len() as u16,
@@ -44,8 +45,8 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         log: args.log,
         progress_every: PROGRESS,
     };
-    let (control, ports) =
-        Control::start(options, reload(&config, Arc::clone(&levers))).map_err(|error| {
+    let (control, ports) = Control::start(options, reload(Arc::clone(&config), Arc::clone(&levers)))
+        .map_err(|error| {
             let at = config
                 .settings
                 .control
@@ -98,30 +99,25 @@ fn start_error(error: StartError) -> CliError {
 }
 
 /// SIGHUP: the whole file is read and checked before anything changes. What only a restart can change is named.
-fn reload(config: &Config, levers: Arc<OnceLock<Levers>>) -> Reload {
-    let (path, settings, data_dir) = (
-        config.path.clone(),
-        config.settings.clone(),
-        config.data_dir.clone(),
-    );
+fn reload(running: Arc<Config>, levers: Arc<OnceLock<Levers>>) -> Reload {
     Arc::new(move || {
-        let new = Config::load(&path).map_err(|error| error.to_string())?;
+        let new = Config::load(&running.path).map_err(|error| error.to_string())?;
         let levers = levers
             .get()
             .ok_or_else(|| "the engine is still starting".to_owned())?;
-        if !levers.reload(&new.registry, RELOAD_PATIENCE) {
+        if !levers.reload(&new, RELOAD_PATIENCE) {
             return Err("it is valid, but not in force yet: the disk does not take a new segment".to_owned());
         }
-        let counts = format!(
-            "{} cameras of {} customers",
-            new.registry.cameras.len(),
-            new.registry.customers.len()
-        );
-        if new.settings == settings && new.data_dir == data_dir {
-            Ok(counts)
-        } else {
-            Ok(format!("{counts}; the other changes take a restart"))
-        }
+        let cameras = counted(new.registry.cameras.len(), "camera");
+        let customers = counted(new.registry.customers.len(), "customer");
+        let waiting = new.sections_needing_restart(&running);
+        Ok(match waiting.is_empty() {
+            true => format!("{cameras} of {customers}"),
+            false => format!(
+                "{cameras} of {customers}; changes of {} take a restart",
+                waiting.join(", ")
+            ),
+        })
     })
 }
 
@@ -130,10 +126,10 @@ fn cry(notices: Receiver<Notice>, control: Handle) -> Result<thread::JoinHandle<
     let body = move || {
         for notice in notices {
             match notice {
-                Notice::Recovered { segment } => control.warn(format!("recovered segment {segment}")),
+                Notice::Recovered { segment } => control.note(format!("recovered segment {segment}")),
                 Notice::RecoveryDone { recovered: 0, .. } => {}
                 Notice::RecoveryDone { segments, recovered } => {
-                    control.warn(format!(
+                    control.note(format!(
                         "recovery is done: {recovered} of {segments} older segments had to be closed"
                     ));
                 }

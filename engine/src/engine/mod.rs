@@ -13,7 +13,7 @@ pub mod memory;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -77,6 +77,7 @@ pub struct Running {
     pub listen: Vec<SocketAddr>,
     /// What an operator should know of this start. One line each.
     pub notes: Vec<String>,
+    retention: Arc<Mutex<Retention>>,
     home: Home,
 }
 
@@ -215,15 +216,12 @@ pub fn start(config: &Config, ports: Vec<ShardPort>) -> Result<Running, StartErr
     let shard_notes = await_ready(&ready_of_all, &shards, settings.memory.allow_unlocked)?;
     notes.extend(shard_notes);
 
+    let retention = Arc::new(Mutex::new(retention_of(config)));
     let janitor_settings = janitor::Settings {
         folder: home.segments.clone(),
         run_id,
         node,
-        retention: Retention {
-            max_age_s: settings.retention.max_age.map(|age| age.as_secs()),
-            max_bytes: settings.retention.max_bytes,
-            min_free_bytes: settings.retention.min_free_bytes,
-        },
+        retention: Arc::clone(&retention),
         recovery_bytes_per_s: Some(settings.recovery.rate_limit_bytes_per_s),
     };
     let to_first = (shards[0].commands.clone(), shards[0].waker.clone());
@@ -238,19 +236,28 @@ pub fn start(config: &Config, ports: Vec<ShardPort>) -> Result<Running, StartErr
         listen,
         notes,
         home,
+        retention,
     })
 }
 
 /// What may be asked of a running engine, from any thread.
 #[derive(Clone)]
-pub struct Levers(Vec<(Sender<Command>, Waker)>);
+pub struct Levers {
+    shards: Vec<(Sender<Command>, Waker)>,
+    retention: Arc<Mutex<Retention>>,
+}
 
 impl Levers {
-    /// Puts other customers and cameras in force, with each shard's next segment, which begins as soon as it is ready. Waits
-    /// for that; false if some shard has not got there within `patience`, because its disk does not take a new segment.
-    pub fn reload(&self, registry: &Arc<Registry>, patience: Duration) -> bool {
+    /// Puts another configuration's customers, cameras and retention in force: the former with each shard's next segment, which
+    /// begins as soon as it is ready. Waits for that; false if some shard has not got there within `patience`, because its disk
+    /// does not take a new segment.
+    pub fn reload(&self, config: &Config, patience: Duration) -> bool {
+        *self
+            .retention
+            .lock()
+            .expect("nobody panics while holding a copy's lock") = retention_of(config);
         let (in_force, waiting) = bounded::<()>(0);
-        self.tell_all(|| Command::Reload(Arc::clone(registry), in_force.clone()));
+        self.tell_all(|| Command::Reload(Arc::clone(&config.registry), in_force.clone()));
         drop(in_force);
         // Nothing is ever sent: the channel ends when the last shard has dropped its end.
         waiting.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
@@ -262,7 +269,7 @@ impl Levers {
     }
 
     fn tell_all(&self, command: impl Fn() -> Command) {
-        for (commands, waker) in &self.0 {
+        for (commands, waker) in &self.shards {
             // A shard that has ended needs no telling.
             let _ = commands.send(command());
             waker.wake();
@@ -302,12 +309,11 @@ impl Drop for Alarm {
 impl Running {
     /// The ways to ask something of it.
     pub fn levers(&self) -> Levers {
-        Levers(
-            self.shards
-                .iter()
-                .map(|shard| (shard.commands.clone(), shard.waker.clone()))
-                .collect(),
-        )
+        let of_shard = |shard: &RunningShard| (shard.commands.clone(), shard.waker.clone());
+        Levers {
+            shards: self.shards.iter().map(of_shard).collect(),
+            retention: Arc::clone(&self.retention),
+        }
     }
 
     /// Waits for everything to end, in order, and returns the books.
@@ -439,6 +445,15 @@ fn shard_settings(config: &Config, shard: u16) -> Settings {
         chunk_deadline_ns: settings.chunk.deadline.as_nanos() as u64,
         segment_max_age_ns: settings.segment.max_age.as_nanos() as u64,
         segment_max_bytes: settings.segment.max_bytes,
+    }
+}
+
+fn retention_of(config: &Config) -> Retention {
+    let retention = &config.settings.retention;
+    Retention {
+        max_age_s: retention.max_age.map(|age| age.as_secs()),
+        max_bytes: retention.max_bytes,
+        min_free_bytes: retention.min_free_bytes,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::chunk::{OpenChunk, Pool};
 use crate::ledger::{Reason, Snapshot, StreamLedger};
 use crate::log::prepare::{Order, Prepared, StreamFacts};
 use crate::log::{Disk, Log, Now, Outside, Request};
+use crate::port::Stray;
 use crate::stream::registry::Registry;
 use crate::stream::table::{ACTIVE_NS, Streams};
 
@@ -84,12 +85,16 @@ pub struct Core {
     deadlines: VecDeque<(u64, u32, u64)>,
     /// Chunks that take no more packets and wait for a place in a segment.
     full: VecDeque<(u32, OpenChunk)>,
+    /// The chunk that takes a stream's packets, by the stream's index.
+    open: Vec<Option<OpenChunk>>,
     /// Chunks full or sealed and not yet durable: their buffers come back by themselves.
     under_way: usize,
     next_serial: u64,
     books: Box<Snapshot>,
     /// The stream of the latest packet: a batch mostly holds packets of one.
     latest: Option<(u32, SocketAddr, u32)>,
+    /// The latest packet that was not admitted: a sample for the log.
+    stray: Option<Stray>,
     low_since_ns: Option<u64>,
     order_out: bool,
     /// Slots that changed hands since the latest order.
@@ -115,6 +120,7 @@ impl Core {
             wanted: Arc::clone(&registry),
             registry,
             streams: Streams::default(),
+            open: Vec::new(),
             deadlines: VecDeque::with_capacity(2 * pool.total()),
             full: VecDeque::with_capacity(pool.total()),
             pool,
@@ -124,6 +130,7 @@ impl Core {
             next_serial: 0,
             books,
             latest: None,
+            stray: None,
             low_since_ns: None,
             order_out: false,
             reused: Vec::new(),
@@ -183,7 +190,7 @@ impl Core {
             .map(|(index, _)| index)
             .collect();
         for index in leaving {
-            if let Some(chunk) = self.streams[index].open.take() {
+            if let Some(chunk) = self.open[index as usize].take() {
                 self.enqueue(index, chunk, now);
             }
         }
@@ -335,7 +342,7 @@ impl Core {
         self.full.is_empty()
             && self.log.is_quiet()
             && self.hold.as_ref().is_none_or(Hold::is_empty)
-            && self.streams.iter().all(|(_, stream)| stream.open.is_none())
+            && self.open.iter().all(Option::is_none)
     }
 
     /// Ends the run: closes the segments; what is still not durable is counted as dropped.
@@ -383,6 +390,11 @@ impl Core {
         books.pool_free = self.pool.free() as u64;
         books.paused = self.low_since_ns.is_some();
         books
+    }
+
+    /// A packet that was not admitted since the last call, if any.
+    pub fn take_stray(&mut self) -> Option<Stray> {
+        self.stray.take()
     }
 
     /// Notes the kernel's drop counter of this shard's sockets (batches, with GRO).

@@ -361,6 +361,9 @@ impl Shard {
     }
 
     fn publish_if_due(&mut self, now: Now) {
+        if let Some(stray) = self.core.take_stray() {
+            self.outside.port.stray(stray);
+        }
         self.reload
             .take_if(|(registry, _)| self.core.is_in_force(registry));
         if now.mono_ns.saturating_sub(self.published_ns) >= PUBLISH_NS {

@@ -1,4 +1,4 @@
-//! The streams of one shard: who they are, what was counted, and the chunk each has open.
+//! The streams of one shard: who they are and what was counted.
 //!
 //! A slot is never given to another stream while a chunk of the old one is on its way, so an index stays valid from a
 //! packet's arrival to the fdatasync that covers it. Slots of streams that ended keep their ledger for the end of the
@@ -10,7 +10,6 @@ use foldhash::fast::FixedState;
 
 use super::account::SequenceAccount;
 use super::registry::{MAX_STREAMS_PER_CAMERA, Media};
-use crate::chunk::OpenChunk;
 use crate::ledger::{Dropped, Reason, StreamLedger};
 
 /// A stream silent for this long may give its slot to another of the same camera, in nanoseconds.
@@ -38,12 +37,10 @@ pub struct Stream {
     pub stored: u64,
     /// Packets dropped.
     pub dropped: Dropped,
-    /// The chunk that takes its packets.
-    pub open: Option<OpenChunk>,
     /// Chunks sealed in this run.
     pub chunks_sealed: u64,
-    /// Chunks full or sealed and not yet durable.
-    pub chunks_under_way: u32,
+    /// Chunks of it that are open, waiting or on their way to the disk.
+    pub chunks: u32,
     /// Loss already told in a chunk's `lost_before`.
     pub lost_told: u64,
     /// Packets of it in the hold queue.
@@ -73,10 +70,7 @@ impl Stream {
     }
 
     fn is_evictable(&self, now_ns: u64) -> bool {
-        self.open.is_none()
-            && self.chunks_under_way == 0
-            && self.held == 0
-            && now_ns.saturating_sub(self.last_packet_ns) >= IDLE_NS
+        self.chunks == 0 && self.held == 0 && now_ns.saturating_sub(self.last_packet_ns) >= IDLE_NS
     }
 }
 
@@ -118,9 +112,8 @@ impl Streams {
             received: 0,
             stored: 0,
             dropped: Dropped::default(),
-            open: None,
             chunks_sealed: 0,
-            chunks_under_way: 0,
+            chunks: 0,
             lost_told: 0,
             held: 0,
         };

@@ -4,6 +4,7 @@ use super::{Core, Datagram, Neighbours};
 use crate::chunk::{MAX_PACKET_BYTES, OpenChunk, RecordKind};
 use crate::ledger::Reason;
 use crate::log::{META_RESERVE, Now};
+use crate::port::Stray;
 use crate::rtp::Packet;
 use crate::shard::hold::{MAX_HOLD_NS, Waiting};
 use crate::uring::steer::steer;
@@ -103,7 +104,16 @@ impl Core {
         {
             return Ok(stream);
         }
-        let admitted = self.registry.admit(ssrc, datagram.from, rtcp)?;
+        let admitted = self
+            .registry
+            .admit(ssrc, datagram.from, rtcp)
+            .inspect_err(|reason| {
+                self.stray = Some(Stray {
+                    reason: *reason,
+                    ssrc,
+                    from: datagram.from,
+                });
+            })?;
         let stream = match self.streams.find(admitted.camera, ssrc) {
             Some(stream) => stream,
             None => {
@@ -111,7 +121,9 @@ impl Core {
                 let (stream, reused) =
                     self.streams
                         .open(camera, ssrc, media, datagram.arrival_ns, now.mono_ns)?;
-                if reused {
+                if !reused {
+                    self.open.push(None);
+                } else {
                     self.latest = None;
                     self.log.forget_stream(stream);
                     self.reused.push(stream);
@@ -175,10 +187,10 @@ impl Core {
             }
             Packet::Rtcp { .. } => RecordKind::Rtcp,
         };
-        if let Some(chunk) = stream.open.take_if(|chunk| !chunk.fits(data.len(), arrival_ns)) {
+        if let Some(chunk) = self.open[index as usize].take_if(|chunk| !chunk.fits(data.len(), arrival_ns)) {
             self.enqueue(index, chunk, now);
         }
-        if self.streams[index].open.is_none() && !self.open_chunk(index, arrival_ns, now) {
+        if self.open[index as usize].is_none() && !self.open_chunk(index, arrival_ns, now) {
             let full = self.log.disk_full();
             return self.drop_packets(
                 index,
@@ -190,14 +202,14 @@ impl Core {
                 },
             );
         }
-        let stream = &mut self.streams[index];
-        let Some(chunk) = stream.open.as_mut() else { return };
+        let open = &mut self.open[index as usize];
+        let Some(chunk) = open.as_mut() else { return };
         let bytes = self.pool.bytes_mut(&chunk.buffer);
         chunk.push(bytes, kind, arrival_ns, data);
         let age_ns = now.mono_ns.saturating_sub(chunk.opened_ns);
         if age_ns >= self.settings.chunk_deadline_ns / 4 * 3
             && chunk.ends_well()
-            && let Some(chunk) = stream.open.take()
+            && let Some(chunk) = open.take()
         {
             self.enqueue(index, chunk, now);
         }
@@ -214,7 +226,8 @@ impl Core {
         self.next_serial += 1;
         self.deadlines
             .push_back((now.mono_ns + self.settings.chunk_deadline_ns, stream, serial));
-        self.streams[stream].open = Some(OpenChunk::new(buffer, serial, arrival_ns, now.mono_ns));
+        self.streams[stream].chunks += 1;
+        self.open[stream as usize] = Some(OpenChunk::new(buffer, serial, arrival_ns, now.mono_ns));
         true
     }
 

@@ -8,7 +8,6 @@ use crate::log::Now;
 impl Core {
     /// A chunk takes no more packets: seal it now if it can be placed, else let it wait.
     pub(super) fn enqueue(&mut self, stream: u32, chunk: OpenChunk, now: Now) {
-        self.streams[stream].chunks_under_way += 1;
         self.under_way += 1;
         self.full.push_back((stream, chunk));
         self.seal_full(now);
@@ -45,8 +44,7 @@ impl Core {
     pub(super) fn seal_due(&mut self, now: Now) {
         let wanted = 2 * self.low_water();
         while let Some(&(due_ns, stream, serial)) = self.deadlines.front() {
-            let current = self.streams[stream]
-                .open
+            let current = self.open[stream as usize]
                 .as_ref()
                 .is_some_and(|chunk| chunk.serial == serial);
             let pressed = self.pool.free() + self.under_way < wanted;
@@ -54,7 +52,7 @@ impl Core {
                 return;
             }
             self.deadlines.pop_front();
-            if current && let Some(chunk) = self.streams[stream].open.take() {
+            if current && let Some(chunk) = self.open[stream as usize].take() {
                 self.enqueue(stream, chunk, now);
             }
         }
@@ -62,7 +60,7 @@ impl Core {
 
     pub(super) fn lose_chunk(&mut self, stream: u32, chunk: OpenChunk, reason: Reason) {
         crate::uring::memory::wipe(self.pool.bytes_mut(&chunk.buffer));
-        self.streams[stream].chunks_under_way -= 1;
+        self.streams[stream].chunks -= 1;
         self.under_way -= 1;
         self.drop_packets(stream, u64::from(chunk.packets), reason);
         self.pool.give(chunk.buffer);
@@ -73,7 +71,7 @@ impl Core {
         for outcome in self.log.drain_durable() {
             let chunk = outcome.chunk;
             let stream = &mut self.streams[chunk.stream];
-            stream.chunks_under_way -= 1;
+            stream.chunks -= 1;
             self.under_way -= 1;
             stream.stored += u64::from(chunk.packets);
             self.books.stored += u64::from(chunk.packets);
