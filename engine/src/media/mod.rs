@@ -150,14 +150,15 @@ impl Export {
     /// H.264 or H.265.
     pub fn create(path: &Path, streams: &[Stream], range: Range) -> Result<Export, Error> {
         let format = Format::of(path)?;
-        let media_index = match format {
-            Format::Mp4 => Some(movie::choose_media(streams)?),
-            Format::Pcapng | Format::Rtpdump => None,
-        };
         let target = target::Target::create(path)?;
-        Ok(Export(match media_index {
-            Some(media_index) => Kind::Movie(Box::new(movie::Movie::new(target, range, media_index)?)),
-            None => Kind::Capture(Box::new(capture::Capture::new(target, format, range)?)),
+        Ok(Export(match format {
+            Format::Mp4 => {
+                let media_index = movie::choose_media(streams)?;
+                Kind::Movie(Box::new(movie::Movie::new(target, range, media_index)?))
+            }
+            Format::Pcapng | Format::Rtpdump => {
+                Kind::Capture(Box::new(capture::Capture::new(target, format, range)?))
+            }
         }))
     }
 

@@ -224,7 +224,8 @@ fn media_error(error: media::Error) -> CliError {
         media::Error::Io { path, what, source } => {
             CliError::io(format_args!("{}: {what}: {}", path.display(), Plain(&source)))
         }
-        media::Error::UnknownExtension { .. } | media::Error::NotAFile { .. } => CliError::usage(error),
+        media::Error::UnknownExtension { .. } => CliError::usage(error),
+        media::Error::NotAFile { .. } => CliError::io(error),
         media::Error::NoVideo(_) => CliError::usage(error),
         media::Error::NothingInRange(_) => CliError::nothing_here(error),
         media::Error::Unsupported(_) | media::Error::Interrupted => CliError::io(error),
