@@ -8,6 +8,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 pub mod check;
+pub mod demo;
 pub mod error;
 pub mod export;
 mod findings;
@@ -41,6 +42,11 @@ struct Cli {
 /// The commands, in the order a newcomer meets them.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Watch it work: a thousand cameras recorded, verified and opened again, on this machine
+    Demo(demo::Args),
+    /// A process of the demo
+    #[command(hide = true, subcommand)]
+    DemoChild(demo::ChildArgs),
     /// Record cameras: the daemon
     Run(run::Args),
     /// Say what this machine lacks for a configuration, and the remedy for each
@@ -61,6 +67,8 @@ enum Command {
 
 fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
     match command {
+        Command::Demo(args) => demo::run(&args),
+        Command::DemoChild(args) => demo::run_child(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(args),
         Command::Keygen(args) => keygen::run(args),
