@@ -44,6 +44,7 @@ impl Home {
                 .create(folder)
                 .map_err(|error| failed(folder, &error))?;
         }
+        sys::sync_directory(data).map_err(|error| failed(data, &error))?;
         let path = data.join("lock");
         let lock = OpenOptions::new()
             .create(true)

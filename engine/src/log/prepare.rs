@@ -131,7 +131,10 @@ pub fn prepare(
         chain_seq: order.chain_seq,
         created_s,
     };
-    let (mut writer, mut bytes) = SegmentWriter::new(params);
+    let (mut writer, head) = SegmentWriter::new(params);
+    // Three KEY entries or one STREAM block fit a 4 KiB block: reserved at once, for growing by doubling would take twice as much.
+    let mut bytes = Vec::with_capacity(head.len() + (order.streams.len() * 4 / 3 + 2) * BLOCK_ALIGN);
+    bytes.extend_from_slice(&head);
     writer.reserve(RESERVED_CHUNKS, order.streams.len() + RESERVED_STREAMS);
     let remap = remap(&order.current, &order.registry);
     let mut customers = wrap_all(&order.registry, node, segment_id, hints, rng);

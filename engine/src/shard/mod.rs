@@ -22,7 +22,7 @@ use crate::log::keeper::{Reply, is_no_space};
 use crate::log::{Disk, DurablePlace, Handle, Now, Outside, Request};
 use crate::port::{Durable, ShardPort};
 use crate::stream::registry::Registry;
-use crate::uring::sys;
+use crate::uring::{self, sys};
 use crate::uring::{Event, Flow, Region, Ring, Span};
 use core::{Core, Datagram};
 use links::Links;
@@ -233,19 +233,10 @@ impl Shard {
                     links.note_arrival(d.socket, d.arrival_ns);
                     *heard_ns = now.mono_ns;
                     *wiped = false;
-                    let (socket, from, arrival_ns, gro_size, data) =
-                        (d.socket, d.from, d.arrival_ns, d.gro_size, d.data);
-                    core.receive(
-                        Datagram {
-                            socket,
-                            from,
-                            arrival_ns,
-                            gro_size,
-                            data,
-                        },
-                        links,
-                        now,
-                    );
+                    match d.truncated {
+                        true => core.receive_cut(d.data),
+                        false => core.receive(datagram_of(&d), links, now),
+                    }
                 }
                 Event::Written { token, result } => completions.push(Completion::Written(token, result)),
                 Event::Synced { token, result } => completions.push(Completion::Synced(token, result)),
@@ -423,6 +414,24 @@ impl Shard {
             streams: self.core.ledgers(),
             failure,
         }
+    }
+}
+
+fn datagram_of<'a>(d: &uring::Datagram<'a>) -> Datagram<'a> {
+    let uring::Datagram {
+        socket,
+        from,
+        arrival_ns,
+        gro_size,
+        data,
+        ..
+    } = *d;
+    Datagram {
+        socket,
+        from,
+        arrival_ns,
+        gro_size,
+        data,
     }
 }
 

@@ -42,6 +42,11 @@ impl Core {
         }
     }
 
+    /// Counts a datagram of which the kernel could deliver only the beginning: how many packets it held is not known.
+    pub fn receive_cut(&mut self, data: &[u8]) {
+        self.refuse(data, Reason::Truncated);
+    }
+
     /// Takes a packet that another shard received and handed over.
     ///
     /// While such packets are being taken, what comes before one of them may stand behind it in the queue; so one that is

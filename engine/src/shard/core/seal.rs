@@ -40,14 +40,14 @@ impl Core {
     }
 
     /// Seals the chunks whose deadline has come, oldest first; and, where the pool is low because many streams have one open, as
-    /// many more as bring it back: padding costs space on disk, a paused receiver costs packets.
+    /// many more as may bring it back, half the pool at most: padding costs space on disk, a paused receiver costs packets.
     pub(super) fn seal_due(&mut self, now: Now) {
-        let wanted = 2 * self.low_water();
+        let (wanted, most) = (2 * self.low_water(), self.pool.total() / 2);
         while let Some(&(due_ns, stream, serial)) = self.deadlines.front() {
             let current = self.open[stream as usize]
                 .as_ref()
                 .is_some_and(|chunk| chunk.serial == serial);
-            let pressed = self.pool.free() + self.under_way < wanted;
+            let pressed = self.pool.free() < wanted && self.under_way < most;
             if current && due_ns > now.mono_ns && !self.stopping && !pressed {
                 return;
             }
