@@ -15,7 +15,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use harborseal_segment::cipher::Backend;
@@ -39,11 +39,14 @@ use crate::shard::links::{self, Links};
 use crate::shard::{Command, Ended, Reports, Shard};
 use crate::stream::registry::Registry;
 use crate::uring::memory::{Region, RegionOptions};
-use crate::uring::socket::{SocketOptions, bind_group};
+use crate::uring::socket::{BindError, Group, SocketOptions, bind_group};
 use crate::uring::sys::{self, Waker};
 use crate::uring::{Ring, RingOptions, probe};
 use home::Home;
 use memory::Plan;
+
+/// How long an address in use is tried again.
+const BIND_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why the engine did not start, what mends it, and whether it is the configuration's fault.
 #[derive(Debug)]
@@ -404,7 +407,7 @@ fn bind(config: &Config, shards: usize, notes: &mut Vec<String>) -> Result<Bound
     let mut by_shard: Vec<Vec<UdpSocket>> = (0..shards).map(|_| Vec::new()).collect();
     let mut granted_bytes = usize::MAX;
     for address in &addresses {
-        let group = bind_group(*address, shards, &options).map_err(|error| {
+        let group = bind_patiently(*address, shards, &options).map_err(|error| {
             // The error names its own remedy.
             let above = !listen.rtp.contains(address);
             let remedy = if above {
@@ -433,6 +436,20 @@ fn bind(config: &Config, shards: usize, notes: &mut Vec<String>) -> Result<Bound
         ));
     }
     Ok(Bound { addresses, by_shard })
+}
+
+/// Binds; an address still in use is tried again for a while. The kernel takes an io_uring's sockets down only some time
+/// after its process is gone, so an engine that is started again at once would find its own address taken.
+fn bind_patiently(address: SocketAddr, shards: usize, options: &SocketOptions) -> Result<Group, BindError> {
+    let deadline = Instant::now() + BIND_PATIENCE;
+    loop {
+        match bind_group(address, shards, options) {
+            Err(error) if error.cause.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
 }
 
 // ---- Shards -------------------------------------------------------------------------------------------------
