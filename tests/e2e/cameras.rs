@@ -339,7 +339,7 @@ fn a_camera_with_audio_and_video_exports_both_ways() {
     #[rustfmt::skip]
     let arguments = [
         "-v", "error", "-re", "-i", text(&muxed),
-        "-map", "0:v", "-c", "copy", "-bsf:v", "dump_extra", "-ssrc", "41", "-payload_type", "96", "-f", "rtp", &to,
+        "-map", "0:v", "-c", "copy", "-bsf:v", "h264_mp4toannexb", "-ssrc", "41", "-payload_type", "96", "-f", "rtp", &to,
         "-map", "0:a", "-c", "copy", "-ssrc", "42", "-payload_type", "97", "-f", "rtp", &to,
     ];
     Running::start("ffmpeg", &arguments, lab.path("hall.errors")).finish();
