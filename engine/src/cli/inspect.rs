@@ -14,7 +14,7 @@ use super::{instant, paths};
 use crate::archive::FileSource;
 use crate::archive::verify::{Checked, check, total_bytes};
 
-/// Shows a segment's structure and health.
+/// Show a segment's structure and health.
 ///
 /// No key is needed, and none is of use here: what is shown is what anybody who has the file can see. Sizes are bytes, times are UTC.
 #[derive(Debug, clap::Args)]

@@ -13,7 +13,7 @@ use crate::media::{self, Stream};
 /// Chunk times are whole seconds, and a chunk is sealed within a second: seconds this far apart have a pause between them.
 const GAP_S: u64 = 2;
 
-/// Shows the cameras of a customer: their streams, codecs, times and gaps.
+/// Show what a customer's identity opens: cameras, streams, codecs, times and gaps.
 ///
 /// Times are arrivals in UTC, in whole seconds. A gap is a time of a second or more from which nothing is stored, because the
 /// camera was silent, the engine did not run, or footage was deleted. Packets lost in between are counted by export and verify.

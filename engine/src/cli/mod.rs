@@ -39,7 +39,8 @@ struct Cli {
     command: Command,
 }
 
-/// The commands, in the order a newcomer meets them.
+/// The commands, in the order a newcomer meets them. Help is the text of each command's `Args`, unless its variant has one here, which
+/// would take the place of all of it.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Watch it work: a thousand cameras recorded, verified and opened again, on this machine
@@ -47,21 +48,15 @@ enum Command {
     /// A process of the demo
     #[command(hide = true, subcommand)]
     DemoChild(demo::ChildArgs),
-    /// Record cameras: the daemon
     Run(run::Args),
     /// Say what this machine lacks for a configuration, and the remedy for each
     Check(check::Args),
     /// Make a customer's identity, or show its public key
     Keygen(keygen::Args),
-    /// Show a segment's structure and health
     Inspect(inspect::Args),
-    /// Check segments, and that none is missing
     Verify(verify::Args),
-    /// Close segments that a crash left open, and save what damage has left
     Recover(recover::Args),
-    /// Show what a customer's identity opens: cameras, times, gaps, codec
     List(list::Args),
-    /// Write one camera's footage to a file that other tools open (.mp4 .pcapng .rtpdump)
     Export(export::Args),
 }
 

@@ -16,9 +16,9 @@ use super::paths;
 use crate::archive::recover::{Outcome, RecoverError, recover};
 use crate::archive::verify::total_bytes;
 
-/// Closes segments that a crash left open, and repairs damaged ones in a copy.
+/// Close segments that a crash left open, and save in a copy what damage has left.
 ///
-/// A running engine does this by itself, beside recording; segments that it has open are left alone. A segment whose end was torn by a
+/// An engine closes torn segments by itself at its start, beside recording; those that it has open are left alone. A segment whose end was torn by a
 /// crash is closed in place: nothing that was durable is lost. A damaged one stays as it is, and NAME.recovered.hseal is written
 /// beside it with everything that is still whole.
 #[derive(Debug, clap::Args)]

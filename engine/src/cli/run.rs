@@ -14,7 +14,7 @@ use crate::engine::{self, Levers, StartError};
 use crate::janitor::Notice;
 use crate::text::counted;
 
-/// Records what the cameras of a configuration send, until SIGTERM or SIGINT.
+/// Record what the cameras of a configuration send, until SIGTERM or SIGINT: the daemon.
 ///
 /// Receives RTP, seals every packet for the customer who owns it, and appends it durably to segments below data_dir. A line that
 /// begins with "ready" says that all sockets are bound and packets are being taken. SIGHUP reads the configuration again: cameras and

@@ -16,9 +16,10 @@ use super::{keygen, paths};
 use crate::archive::find;
 use crate::archive::verify::{Check, total_bytes};
 
-/// Checks segments: every block, number, length, hash and signature, and that no segment is missing.
+/// Check segments, and that none is missing.
 ///
-/// Needs no key. With an identity it also opens every chunk that is for it. Works while an engine writes: segments that it has open
+/// Every block is checked: lengths, checksums, numbers, hashes and signatures, the index against what is there, and each segment against
+/// its neighbours. Needs no key. With an identity it also opens every chunk that is for it. Works while an engine writes: segments that it has open
 /// are checked as far as they are durable.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -23,7 +23,7 @@ const LOOK_BACK_S: [u64; 4] = [16, 128, 1024, u64::MAX];
 /// Damaged places told one by one; the rest are only counted.
 const PROBLEMS_TOLD: usize = 20;
 
-/// Writes one camera's footage to a file, in the format of its extension.
+/// Write one camera's footage to a file that other tools open (.mp4 .pcapng .rtpdump).
 ///
 /// .mp4 holds the video (H.264 or H.265) as the camera sent it, with its own timing: gaps stay gaps, and nothing is invented. It begins
 /// at the last key frame at or before --from and is trimmed to the range by an edit list. .pcapng holds every packet, RTP and RTCP, of
