@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use harborseal_segment::scan::ReadError;
-use harborseal_segment::verify::{Finding, Findings, Severity};
+use harborseal_segment::verify::{Finding, Findings, Severity, What};
 use serde::Serialize;
 
 use super::error::{CliError, OneLine};
@@ -62,12 +62,14 @@ pub fn tell_one(path: &Path, finding: &Finding) {
         Severity::Note => "note: ",
         Severity::Unsupported | Severity::Damage => "",
     };
+    let remedy = match finding.what {
+        What::Unclosed => "; `harborseal recover` closes it",
+        What::NotTruncated => "; `harborseal recover` cuts it",
+        _ => "",
+    };
     let text = finding.to_string();
-    people(format_args!(
-        "harborseal: {}: {severity}{}",
-        path.display(),
-        OneLine(&text)
-    ));
+    let path = path.display();
+    people(format_args!("harborseal: {path}: {severity}{}{remedy}", OneLine(&text)));
 }
 
 /// A file that could not be read as a segment: I/O is 4, anything else is damage.

@@ -27,9 +27,9 @@ Exit status 1: durable footage is damaged; what and where is said, and what is l
 
 Examples:
   harborseal recover data
-  harborseal recover --node-key data/keys/node.key data")]
+  harborseal recover --node-key /etc/harborseal/node.key archive/20261123")]
 pub struct Args {
-    /// Sign what is closed with the node's key (DATA/keys/node.key)
+    /// Sign what is closed with this node key; without it, with DATA/keys/node.key where it can be read
     #[arg(long, value_name = "FILE")]
     node_key: Option<PathBuf>,
 
@@ -88,7 +88,12 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let mut before = 0;
     for path in &found.segments {
         let mut reached = 0;
-        let outcome = recover(path, node.as_ref(), now_s, |done| {
+        let beside = if node.is_some() {
+            None
+        } else {
+            node_key_beside(path)
+        };
+        let outcome = recover(path, node.as_ref().or(beside.as_ref()), now_s, |done| {
             reached = done;
             bar.set_position(before + done);
         });
@@ -104,6 +109,13 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     bar.finish_and_clear();
     summary.print(args.print)?;
     Ok(status)
+}
+
+/// The key of the node in whose data folder a segment lies (DATA/segments/DAY/ID.hseal, DATA/keys/node.key), if it is there and may be
+/// read. It signs only what it signed before: another node's segment is closed without it.
+fn node_key_beside(path: &Path) -> Option<NodeKey> {
+    let path = path.canonicalize().ok()?;
+    read_node_key(&path.ancestors().nth(3)?.join("keys/node.key")).ok()
 }
 
 /// A node's key file: 64 hex digits.

@@ -55,6 +55,8 @@ struct Summary {
     sealed: usize,
     recovered: usize,
     open: usize,
+    /// Prepared and not used (yet); not counted as open.
+    unused: usize,
     bytes: u64,
     chunks: u64,
     /// Nothing is damaged, missing, unsupported or unreadable.
@@ -181,6 +183,7 @@ impl Summary {
             let report = &checked.report;
             self.segments += 1;
             match report.state {
+                State::Open if report.unused => self.unused += 1,
                 State::Open => self.open += 1,
                 State::Sealed => self.sealed += 1,
                 State::Recovered => self.recovered += 1,
@@ -254,15 +257,26 @@ impl Summary {
                 counts.collect::<Vec<_>>().join(", ")
             }
         };
+        let states = [
+            (self.sealed, "sealed"),
+            (self.recovered, "recovered"),
+            (self.open, "open"),
+            (self.unused, "not used"),
+        ];
+        let states = states
+            .iter()
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, state)| format!("{n} {state}"));
         output::data(format_args!(
-            "{} segments ({} sealed, {} recovered, {} open), {:.1} MB, {} chunks: {verdict}",
+            "{} segments ({}), {:.1} MB, {} chunks: {verdict}",
             self.segments,
-            self.sealed,
-            self.recovered,
-            self.open,
+            states.collect::<Vec<_>>().join(", "),
             self.bytes as f64 / 1e6,
             self.chunks
         ))?;
+        if self.damaged > 0 {
+            people("harborseal: `harborseal recover` saves into copies what is whole in damaged segments");
+        }
         if self.deleted > 0 {
             output::data(format_args!(
                 "{} more were deleted by policy, as signed tombstones say",

@@ -1,7 +1,7 @@
 //! The end of a survey: the FOOTER's figures, the index, and whether the gaps are damage.
 
 use super::finding::{Finding, What};
-use super::survey::{GAPS_KEPT, Survey};
+use super::survey::{GAPS_KEPT, Survey, malformed};
 use crate::block::BlockType;
 use crate::body::{FOOTER_RECOVERED, FOOTER_SIGNED, FooterBody, IndexBody, IndexRows};
 use crate::merkle::Hash;
@@ -11,7 +11,7 @@ use crate::scan::{Block, Gap, GapReason};
 impl Survey<'_> {
     pub(super) fn note_index(&mut self, block: &Block<'_>) {
         let kind = match IndexBody::parse(block.body()) {
-            Err(error) => return self.find(block, What::Body(error)),
+            Err(error) => return self.find(block, malformed(error)),
             Ok(IndexBody { rows, .. }) => match rows {
                 IndexRows::Chunks(_) => 0,
                 IndexRows::Streams(rows) => {
@@ -49,7 +49,6 @@ impl Survey<'_> {
         };
         self.footer = Some((block.offset, body));
         self.check_watermark(block, body.durable_upto);
-        self.check_root(block, BlockType::Footer, body.leaf_count, &body.root);
         if body.flags & FOOTER_SIGNED != 0 {
             if !self.node.verify_footer(block.body(), &self.head.id) {
                 self.find(
@@ -70,6 +69,13 @@ impl Survey<'_> {
                 },
             );
         }
+        if body.prev_root != Hash::default() {
+            self.prev_root = Some(body.prev_root);
+        }
+        if self.is_broken() {
+            return;
+        }
+        self.check_root(block, BlockType::Footer, body.leaf_count, &body.root);
         let signed_leaf_count = match body.flags & FOOTER_RECOVERED {
             0 => body.leaf_count,
             _ => self.signed_leaf_count,
@@ -97,9 +103,6 @@ impl Survey<'_> {
         }
         if self.index_keys != self.tables.keys {
             self.find(block, What::Index { table: "keys" });
-        }
-        if body.prev_root != Hash::default() {
-            self.prev_root = Some(body.prev_root);
         }
     }
 

@@ -103,6 +103,8 @@ pub enum What {
     Unfinished,
     /// Something of a later version of the format.
     Unsupported(String),
+    /// Something of a later version that may be left out: skipped.
+    Skipped(BodyError),
     /// A whole block whose body breaks the format.
     Body(BodyError),
     /// Block numbers that do not go on, without a hole that would explain it.
@@ -272,6 +274,7 @@ impl What {
             What::Lost
             | What::Hole
             | What::Unfinished
+            | What::Skipped(_)
             | What::ChunksLost { .. }
             | What::WentWithHole(_)
             | What::Unsigned { .. }
@@ -295,6 +298,7 @@ impl What {
             What::Hole => "hole",
             What::Unfinished => "unfinished",
             What::Unsupported(_) | What::Body(BodyError::Unsupported { .. }) => "unsupported",
+            What::Skipped(_) => "skipped",
             What::Body(_) => "malformed_body",
             What::BlockNo { .. } => "block_number",
             What::KeyMissing { .. } => "key_missing",
@@ -341,7 +345,7 @@ impl fmt::Display for What {
             What::Hole => f.write_str("a hole that the crash left, nothing in it was durable"),
             What::Unfinished => f.write_str("unfinished, nothing in it was durable yet"),
             What::Unsupported(what) => write!(f, "unsupported: {what}"),
-            What::Body(error) => error.fmt(f),
+            What::Skipped(error) | What::Body(error) => error.fmt(f),
             What::BlockNo { expected, found } => {
                 write!(f, "block number {found} where {expected} should stand")
             }
@@ -352,15 +356,14 @@ impl fmt::Display for What {
                 write!(f, "slot {found} in a CHUNK of slot {expected}'s stream")
             }
             What::ChunksMissing { first, count } => {
-                write!(
-                    f,
-                    "{count} chunks of the stream are missing, from stream_seq {first} on"
-                )
+                let chunks = Count(*count, "chunk");
+                write!(f, "missing of the stream: {chunks}, from stream_seq {first} on")
             }
             What::ChunksLost { first, count } => {
+                let chunks = Count(*count, "chunk");
                 write!(
                     f,
-                    "{count} chunks of the stream went with a hole, from stream_seq {first} on"
+                    "lost of the stream with a hole: {chunks}, from stream_seq {first} on"
                 )
             }
             What::WentWithHole(what) => write!(f, "{what}, because of a hole before it"),
@@ -400,20 +403,24 @@ impl fmt::Display for What {
                 "the chunk is number {found} of its stream in this run, and number {expected} was due"
             ),
             What::SegmentsMissing { first, count, last } => {
+                let segments = Count(*count, "segment");
                 write!(
                     f,
-                    "{count} segments before it are missing, from number {first} of the chain on"
+                    "missing before it: {segments}, from number {first} of the chain on"
                 )?;
                 match last {
-                    Some(id) => write!(f, "; the last of them is {id}"),
+                    Some(id) => write!(f, "; the last is {id}"),
                     None => Ok(()),
                 }
             }
             What::SegmentsNotGiven { last } => write!(f, "the segment before it, {last}, was not given"),
-            What::SegmentsDeleted { first, count } => write!(
-                f,
-                "{count} segments before it were deleted by policy, from number {first} of the chain on"
-            ),
+            What::SegmentsDeleted { first, count } => {
+                let segments = Count(*count, "segment");
+                write!(
+                    f,
+                    "deleted by policy before it: {segments}, from number {first} of the chain on"
+                )
+            }
             What::PrevDiffers { expected, found } => {
                 write!(
                     f,
@@ -435,6 +442,15 @@ impl fmt::Display for What {
             ),
             What::NodeDiffers { expected } => write!(f, "not written by the expected node {expected}"),
         }
+    }
+}
+
+/// A number of things, in English.
+struct Count(u64, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
     }
 }
 

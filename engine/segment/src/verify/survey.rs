@@ -10,8 +10,8 @@ use super::index::{ChunkRows, Span};
 use super::owner::Owner;
 use crate::block::BlockType;
 use crate::body::{
-    ChainHead, CheckpointBody, DeletedSegment, FOOTER_RECOVERED, FooterBody, KeyBody, KeyRow, OriginBody,
-    StreamRow, TombstoneBody, TombstoneKind,
+    BodyError, ChainHead, CheckpointBody, DeletedSegment, FOOTER_RECOVERED, FooterBody, KeyBody, KeyRow,
+    OriginBody, StreamRow, TombstoneBody, TombstoneKind,
 };
 use crate::head::Head;
 use crate::ids::{SegmentId, StreamId};
@@ -48,6 +48,8 @@ pub(crate) struct Survey<'k> {
     pub(super) gaps: Vec<Gap>,
     /// The last item, if it is a gap: space behind the last block, unless another block follows.
     pub(super) trailing: Option<Gap>,
+    /// The file ends with its writer's FOOTER: any gap is damage, and what the gap makes differ need not be said again.
+    pub(super) sealed_whole: bool,
     /// Gaps and TOMBSTONE(lost) so far.
     pub(super) hole_count: usize,
     pub(super) hole_before: bool,
@@ -113,6 +115,7 @@ pub(crate) fn survey<'k, S: Source>(
     let mut rows = closed.as_ref().map(|footer| ChunkRows::new(source, footer));
     let mut scanner = Scanner::new(source, head.id);
     let mut survey = Survey::new(head, source.len(), owner);
+    survey.sealed_whole = closed.is_some_and(|footer| footer.flags & FOOTER_RECOVERED == 0);
     while let Some(item) = scanner.next_item()? {
         let reached = match &item {
             Item::Gap(gap) => gap.end(),
@@ -150,6 +153,7 @@ impl<'k> Survey<'k> {
             holes: Vec::new(),
             gaps: Vec::new(),
             trailing: None,
+            sealed_whole: false,
             hole_count: 0,
             hole_before: false,
             lost: Vec::new(),
@@ -237,6 +241,7 @@ impl<'k> Survey<'k> {
             BlockType::Footer => {
                 self.close(block);
                 if self.footer.is_some()
+                    && !self.is_broken()
                     && let Some(rows) = rows
                     && rows.compare(None)?
                 {
@@ -256,11 +261,17 @@ impl<'k> Survey<'k> {
         self.tables.note(block.offset, &block.header, block.bytes);
         // The row is compared here and now: a segment may have millions.
         if let (Some(row), Some(rows)) = (self.tables.chunks.pop(), rows)
+            && !self.is_broken()
             && rows.compare(Some(&row))?
         {
             self.find(block, What::Index { table: "chunks" });
         }
         Ok(())
+    }
+
+    /// A closed segment has a hole: its index and figures cannot fit any more.
+    pub(super) fn is_broken(&self) -> bool {
+        self.sealed_whole && self.hole_count > 0
     }
 
     fn check_number(&mut self, block: &Block<'_>, own: bool) {
@@ -418,7 +429,7 @@ impl<'k> Survey<'k> {
     fn check_tombstone(&mut self, block: &Block<'_>) {
         let body = match TombstoneBody::parse(block.body()) {
             Ok(body) => body,
-            Err(error) => return self.find(block, What::Body(error)),
+            Err(error) => return self.find(block, malformed(error)),
         };
         match &body.kind {
             TombstoneKind::Lost => {
@@ -475,5 +486,13 @@ impl<'k> Survey<'k> {
             && self.floor == 0
             && self.counts.blocks == prepared as u64
             && self.file_len > self.tables.data_end
+    }
+}
+
+/// A body that does not parse, in a block that may be left out: of a later version, or broken.
+pub(super) fn malformed(error: BodyError) -> What {
+    match error {
+        BodyError::Unsupported { .. } => What::Skipped(error),
+        _ => What::Body(error),
     }
 }
