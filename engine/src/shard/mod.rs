@@ -346,8 +346,7 @@ impl Shard {
             }
         }
         if !self.wiped && now.mono_ns.saturating_sub(self.heard_ns) >= WIPE_AFTER_NS {
-            self.ring.wipe_idle();
-            self.wiped = true;
+            self.wiped = self.ring.wipe_idle();
         }
     }
 
