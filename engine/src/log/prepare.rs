@@ -161,7 +161,12 @@ pub fn prepare(
         kept.push(without_padding(&block));
         bytes.extend_from_slice(&block);
     }
-    let mut seals: Vec<Option<StreamSeal>> = Vec::new();
+    let slots = streams
+        .iter()
+        .map(|facts| facts.stream as usize + 1)
+        .max()
+        .unwrap_or(0);
+    let mut seals: Vec<Option<StreamSeal>> = (0..slots).map(|_| None).collect();
     for facts in streams {
         let sealed = seal_stream(
             &mut writer,
@@ -174,11 +179,7 @@ pub fn prepare(
         );
         kept.push(without_padding(&sealed.block));
         bytes.extend_from_slice(&sealed.block);
-        let at = facts.stream as usize;
-        if seals.len() <= at {
-            seals.resize_with(at + 1, || None);
-        }
-        seals[at] = Some(sealed.seal);
+        seals[facts.stream as usize] = Some(sealed.seal);
     }
     let prepared = Prepared {
         handle: Handle(0),

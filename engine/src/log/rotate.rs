@@ -63,7 +63,7 @@ impl Log {
         let Some(next) = self.next.take() else { return };
         self.disk_full = false; // there was space for this one
         self.opened += 1;
-        let prev = self.segments.back().map(|last| last.id);
+        let prev = self.segments.back_mut().map(OpenSegment::seal_no_more);
         self.segments.push_back(OpenSegment::new(*next, prev, now));
         self.extend_asked = false;
         self.extend_retry_ns = 0;

@@ -98,6 +98,13 @@ impl OpenSegment {
         }
     }
 
+    /// Nothing will be sealed in it any more: its secrets go at once. Returns its id.
+    pub(super) fn seal_no_more(&mut self) -> SegmentId {
+        self.streams = Vec::new();
+        self.customers = Vec::new();
+        self.id
+    }
+
     pub(super) fn durable_4k(&self) -> u32 {
         (self.watermark / BLOCK_ALIGN as u64) as u32
     }
