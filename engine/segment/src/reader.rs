@@ -372,6 +372,32 @@ impl<S: Source> Segment<S> {
         self.chunk_rows_of(stream)
     }
 
+    /// Shows every chunk of the file with its stream, in one pass over the index, or over what a scan found. A copy of a chunk may
+    /// come twice.
+    pub fn each_chunk(&self, mut visit: impl FnMut(&StreamRow, &ChunkRow)) -> Result<(), ReadError> {
+        let streams = &self.tables.streams;
+        let mut show = |row: &ChunkRow| {
+            if let Some(stream) = streams.get(row.stream_row as usize) {
+                visit(stream, row);
+            }
+        };
+        match &self.footer {
+            Some(footer) if !self.scanned => {
+                self.index_rows(footer.chunks_offset, footer.chunks_len, |index| match index {
+                    IndexRows::Chunks(rows) => {
+                        rows.iter().for_each(&mut show);
+                        true
+                    }
+                    _ => false,
+                })
+            }
+            _ => {
+                self.tables.chunks.iter().for_each(show);
+                Ok(())
+            }
+        }
+    }
+
     fn stream_row(&self, stream: &OpenStream) -> Option<(usize, &StreamRow)> {
         let mut rows = self.tables.streams.iter().enumerate();
         rows.find(|(_, row)| row.stream_id == stream.stream_id)

@@ -3,10 +3,11 @@
 //! A stream of a camera runs through many segments. Each of them holds a [`Part`] of it, known by segment of origin: a part whose
 //! chunks were relocated after a disk's fault stands in two files, and each of its chunks is taken once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use harborseal_segment::StreamId;
 use harborseal_segment::body::ChunkRow;
 use harborseal_segment::head::Head;
 use harborseal_segment::identity::Identity;
@@ -15,6 +16,9 @@ use harborseal_segment::reader::{Segment, StreamError};
 use harborseal_segment::scan::ReadError;
 
 use super::FileSource;
+
+/// See [`Library::spans`].
+pub type Spans = HashMap<StreamId, Vec<(u64, u64)>>;
 
 /// What one identity can open of some segments.
 #[derive(Default)]
@@ -141,6 +145,27 @@ impl Library {
         Ok(())
     }
 
+    /// When chunks began and ended, by their unsealed headers in whole seconds since 1970: for each stream of an origin, in order.
+    /// Every file is read once, and of it the tables only.
+    pub fn spans(&self, mut tick: impl FnMut(&Path)) -> (Spans, Vec<Problem>) {
+        let parts = || self.tracks.iter().flat_map(|track| &track.parts);
+        let mut spans: Spans = parts().map(|part| (part.stream.stream_id, Vec::new())).collect();
+        let mut problems = Vec::new();
+        let files: BTreeSet<&PathBuf> = parts().flat_map(|part| &part.files).collect();
+        for path in files {
+            let shown = open_segment(path).and_then(|segment| {
+                segment.each_chunk(|stream, row| {
+                    if let Some(spans) = spans.get_mut(&stream.stream_id) {
+                        spans.push((row.first_s, row.last_s));
+                    }
+                })
+            });
+            problems.extend(shown.err().map(|why| Problem::new(path, why)));
+            tick(path);
+        }
+        (spans, problems)
+    }
+
     /// The cameras, each once.
     pub fn cameras(&self) -> Vec<&str> {
         let mut cameras: Vec<_> = self.tracks.iter().map(|track| track.camera_id.as_str()).collect();
@@ -216,16 +241,6 @@ impl Track {
 }
 
 impl Part {
-    /// When its chunks began and ended, in their order: whole seconds since 1970, by the unsealed headers.
-    pub fn spans(&self) -> Result<Vec<(u64, u64)>, Problem> {
-        let open = self.open().map_err(|why| Problem::new(&self.files[0], why))?;
-        Ok(open
-            .rows
-            .iter()
-            .map(|(_, row)| (row.first_s, row.last_s))
-            .collect())
-    }
-
     /// Opens its files and finds its chunks in them, each once, by stream_seq.
     fn open(&self) -> Result<OpenPart<'_>, ReadError> {
         let mut segments = Vec::new();

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::error::{CliError, ExitStatus, OneLine};
 use super::output::{self, Output, people};
-use super::{footage, instant};
-use crate::archive::library::{Problem, Track};
+use super::{footage, instant, paths};
+use crate::archive::library::{Part, Spans, Track};
 use crate::media::{self, Stream};
 
 /// Chunk times are whole seconds, and a chunk is sealed within a second: seconds this far apart have a pause between them.
@@ -69,7 +69,9 @@ struct Gap {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let library = footage::open(&args.identity, &args.paths)?;
-    let mut problems = Vec::new();
+    let bar = paths::progress_count("reading tables", library.segments as u64);
+    let (spans, problems) = library.spans(|_| bar.inc(1));
+    bar.finish_and_clear();
     let mut listing = Listing {
         segments: library.segments,
         cameras: Vec::new(),
@@ -77,7 +79,7 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     for id in library.cameras() {
         let streams = library
             .tracks_of(id)
-            .map(|track| describe(track, &mut problems))
+            .map(|track| describe(track, &spans))
             .collect();
         listing.cameras.push(Camera {
             id: id.to_owned(),
@@ -95,14 +97,9 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     Ok(footage::status_after(library.problems.iter().chain(&problems)))
 }
 
-fn describe(track: &Track, problems: &mut Vec<Problem>) -> StreamLine {
-    let mut spans = Vec::new();
-    for part in track.parts.iter().filter(|part| part.chunks > 0) {
-        match part.spans() {
-            Ok(of_part) => spans.extend(of_part),
-            Err(problem) => problems.push(problem),
-        }
-    }
+fn describe(track: &Track, spans: &Spans) -> StreamLine {
+    let of_part = |part: &Part| spans.get(&part.stream.stream_id).cloned().unwrap_or_default();
+    let mut spans: Vec<_> = track.parts.iter().flat_map(of_part).collect();
     spans.sort_unstable();
     let ends_s = spans.iter().map(|span| span.1).max();
     let codec = track

@@ -350,3 +350,6 @@ impl Assembler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,9 @@ pub(super) mod h264;
 pub(super) mod h265;
 pub(super) mod sets;
 
+#[cfg(test)]
+pub(super) mod tests;
+
 use bits::Bits;
 
 /// Which codec a payload type carries, and how.

@@ -129,13 +129,13 @@ fn divisor_for(moments: &[Moment], order: &[u32]) -> i64 {
         .unwrap_or(9_000)
 }
 
-/// The median of the last deltas: a frame like those before it.
+/// The (lower) median of the last deltas: a frame like those before it, and no gap.
 fn typical_delta(sorted: &[i64], lone: i64) -> i64 {
     const LOOK_BACK: usize = 32;
     let tail = &sorted[sorted.len().saturating_sub(LOOK_BACK)..];
     let mut deltas: Vec<i64> = tail.windows(2).map(|pair| pair[1] - pair[0]).collect();
     deltas.sort_unstable();
-    deltas.get(deltas.len() / 2).copied().unwrap_or(lone).max(1)
+    deltas.get(deltas.len().saturating_sub(1) / 2).copied().unwrap_or(lone).max(1)
 }
 
 #[cfg(test)]
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn equal_and_backward_timestamps_still_give_every_frame_its_instant() {
         let t = Timeline::new(wanted([0, 3_600, 3_600, 7_200])).unwrap();
-        assert_eq!(t.deltas, [3_600, 1, 3_599, 3_600]);
+        assert_eq!(t.deltas, [3_600, 1, 3_599, 3_599]);
         let mut moments = wanted([0, 3_600, 3_000, 7_200]);
         moments.iter_mut().for_each(|m| m.in_order = true);
         let t = Timeline::new(moments).unwrap();
