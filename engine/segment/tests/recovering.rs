@@ -299,6 +299,15 @@ fn a_lost_index_or_footer_is_rebuilt() {
     assert_eq!(done[..finished.offset as usize], file[..finished.offset as usize]);
 }
 
+/// Seed 16 of the simulator: a crash while a segment was prepared left it as long as its head. Recovery closed it with a data_end of
+/// 4096, the end of one SEGMENT block, and called its own work corrupt the next time.
+#[test]
+fn a_segment_of_nothing_but_its_head_closes_cleanly() {
+    let done = close_tail(&Recording::begin(0).bytes[..8192]);
+    assert_clean(&done, "closed");
+    assert!(matches!(decide(&done), Plan::AlreadyClosed(_)));
+}
+
 #[test]
 fn what_holds_nothing_is_left_alone() {
     let mut unused = Recording::begin(0).bytes;

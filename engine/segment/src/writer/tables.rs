@@ -3,7 +3,7 @@
 //! The writer fills the tables as it appends; recovery and verification fill them from a scan. Both must come to
 //! the same rows, so there is one place that makes them.
 
-use crate::block::{BlockType, Header};
+use crate::block::{BlockType, Header, SEGMENT_PREFIX_LEN};
 use crate::body::{ChunkRow, KeyBody, KeyRow, StreamRow};
 use crate::ids::StreamId;
 use std::collections::HashMap;
@@ -51,7 +51,11 @@ impl Tables {
             _ => {}
         }
         if !matches!(header.block_type, BlockType::Index | BlockType::Footer) {
-            self.data_end = offset + u64::from(header.total_len);
+            // The copy of the SEGMENT block is part of it: the next block stands behind both.
+            self.data_end = match header.block_type {
+                BlockType::Segment => SEGMENT_PREFIX_LEN as u64,
+                _ => offset + u64::from(header.total_len),
+            };
         }
     }
 
