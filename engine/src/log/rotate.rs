@@ -147,6 +147,18 @@ impl Log {
         }
     }
 
+    /// Packets in chunks that were placed and are neither durable nor given up.
+    pub fn packets_under_way(&self) -> u64 {
+        let in_segments = self.segments.iter().flat_map(|segment| segment.entries.iter());
+        let moving = self.moving.iter().flat_map(Moving::chunks);
+        let packets = |entry: &Entry| match entry.what {
+            What::Chunk(chunk) => u64::from(chunk.packets),
+            What::Meta { .. } => 0,
+        };
+        let unsettled = self.outcomes.iter().map(|outcome| u64::from(outcome.chunk.packets));
+        in_segments.chain(moving).map(packets).chain(unsettled).sum()
+    }
+
     /// At the end of a run: hands every segment to the keeper as it stands and returns the chunks that did not become
     /// durable. Buffers of writes still in flight stay with the log, for the kernel may yet read them.
     pub fn give_up(&mut self, outside: &mut impl Outside) -> Vec<Outcome> {

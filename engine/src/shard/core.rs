@@ -397,6 +397,16 @@ impl Core {
         self.stray.take()
     }
 
+    /// Packets received that are neither stored nor dropped yet, counted where they are: in the hold queue, in chunks and in the log. Walks
+    /// them all: it is there to check the books against, not for the packet path.
+    pub fn in_flight(&self) -> u64 {
+        let held = self.hold.as_ref().map_or(0, Hold::len) as u64;
+        let open = self.open.iter().flatten();
+        let full = self.full.iter().map(|(_, chunk)| chunk);
+        let in_chunks: u64 = open.chain(full).map(|chunk| u64::from(chunk.packets)).sum();
+        held + in_chunks + self.log.packets_under_way()
+    }
+
     /// Notes the kernel's drop counter of this shard's sockets (batches, with GRO).
     pub fn note_kernel_drops(&mut self, batches: u64) {
         self.books.kernel_drop_batches = batches;

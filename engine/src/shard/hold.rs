@@ -80,6 +80,11 @@ impl Hold {
         self.packets.is_empty()
     }
 
+    /// Packets waiting.
+    pub fn len(&self) -> usize {
+        self.packets.len()
+    }
+
     /// Copies a packet into the queue. False if there is no room: then it must not wait.
     pub fn push(&mut self, waiting: Waiting, packet: &[u8]) -> bool {
         let room = self
