@@ -107,12 +107,13 @@ impl Engine {
         ] {
             let sender = sender.clone();
             std::thread::spawn(move || {
-                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                for line in lines_of(pipe) {
                     // Nobody listens once the engine is given up; its pipe is emptied all the same.
                     let _ = sender.send(line);
                 }
             });
         }
+        drop(sender); // the readers' own are the last: when they end, the engine has
         let mut engine = Engine {
             child,
             lines,
@@ -165,7 +166,10 @@ impl Engine {
             Some("durable") => return event,
             Some("progress") => self.progress = event.clone(),
             Some("final") => self.last = event.clone(),
-            None if !line.trim().is_empty() => self.last_text = line.clone(),
+            None if !line.trim().is_empty() => {
+                let text = line.strip_prefix("harborseal: ").unwrap_or(&line);
+                text.clone_into(&mut self.last_text);
+            }
             _ => {}
         }
         // The log is a convenience: a full disk shows elsewhere.
@@ -336,9 +340,15 @@ impl Drop for Fleet {
     }
 }
 
+/// Lines until the pipe ends, whatever bytes are in them.
+fn lines_of(pipe: impl Read) -> impl Iterator<Item = String> {
+    let lines = BufReader::new(pipe).split(b'\n').map_while(Result::ok);
+    lines.map(|line| String::from_utf8_lossy(&line).into_owned())
+}
+
 fn keep_last_line(pipe: impl Read + Send + 'static, last: Arc<Mutex<String>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+        for line in lines_of(pipe) {
             *last.lock().expect("no holder panics") = line;
         }
     })

@@ -199,6 +199,11 @@ impl Lab {
         write(&self.config(), &text)
     }
 
+    /// Whether there is anything yet that is worth a look.
+    pub fn sending_began(&self) -> bool {
+        self.sent_log().exists()
+    }
+
     /// Removes what the demo made, and says so.
     pub fn remove(&self) -> String {
         let result = match self.made {

@@ -75,6 +75,10 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
                 "stopped before its end; {removed}"
             )))
         }
+        Err(error) if !lab.sending_began() => {
+            lab.remove();
+            Err(error)
+        }
         Err(error) => {
             people(format_args!("what there is so far is in {}", lab.dir().display()));
             Err(error)
