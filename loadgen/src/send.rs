@@ -166,49 +166,51 @@ impl Sender {
         }
     }
 
-    /// Sends a batch, in order within each socket, and says in `left` for each message whether the kernel took it.
+    /// Sends a batch, socket by socket and in order within each, and says in `left` for each message whether the kernel took
+    /// it. A stream has one socket for its RTP, so its order holds.
     pub fn send(&mut self, batch: &Batch, left: &mut Vec<bool>) {
         left.clear();
         left.resize(batch.messages.len(), false);
-        let mut first = 0;
-        while first < batch.messages.len() {
-            let socket = batch.messages[first].socket;
-            let same = batch.messages[first..]
-                .iter()
-                .take_while(|message| message.socket == socket);
-            let end = first + same.count();
-            self.send_run(socket, batch, first..end, left);
-            first = end;
+        let mut numbers = [0; MESSAGES_MAX];
+        for socket in 0..self.rtp.len() + self.rtcp.len() {
+            let mut count = 0;
+            for (number, message) in batch.messages.iter().enumerate() {
+                if message.socket == socket {
+                    numbers[count] = number;
+                    count += 1;
+                }
+            }
+            self.send_from(socket, batch, &numbers[..count], left);
         }
     }
 
-    /// Messages for one socket. `sendmmsg` stops at the first that fails and tells why on the next call.
-    fn send_run(&mut self, socket: usize, batch: &Batch, run: Range<usize>, left: &mut [bool]) {
+    /// The messages of these numbers. `sendmmsg` stops at the first that fails and tells why on the next call.
+    fn send_from(&mut self, socket: usize, batch: &Batch, numbers: &[usize], left: &mut [bool]) {
         let fd = self.fd(socket);
-        let (mut at, mut tries) = (run.start, 0);
-        while at < run.end {
-            let messages = &batch.messages[at..run.end];
+        let (mut at, mut tries) = (0, 0);
+        while at < numbers.len() {
+            let rest = &numbers[at..];
             let mut slices = [[IoSlice::new(&[])]; MESSAGES_MAX];
-            for (slice, message) in slices.iter_mut().zip(messages) {
-                slice[0] = IoSlice::new(batch.bytes(message));
+            for (slice, number) in slices.iter_mut().zip(rest) {
+                slice[0] = IoSlice::new(batch.bytes(&batch.messages[*number]));
             }
             let result = sendmmsg(
                 fd,
                 &mut self.headers,
-                &slices[..messages.len()],
+                &slices[..rest.len()],
                 [None::<()>; MESSAGES_MAX],
                 [],
                 MsgFlags::empty(),
             );
             match result.map(Iterator::count) {
                 Ok(sent) => {
-                    left[at..at + sent].fill(true);
+                    rest[..sent].iter().for_each(|number| left[*number] = true);
                     at += sent;
                     tries = 0;
                 }
                 Err(errno) => {
                     tries += 1;
-                    if !self.try_again(errno, batch.bytes(&messages[0]).len()) || tries == TRIES {
+                    if !self.try_again(errno, slices[0][0].len()) || tries == TRIES {
                         *self.errors.failed.entry(errno_name(errno)).or_default() += 1;
                         at += 1;
                         tries = 0;
@@ -365,6 +367,25 @@ mod tests {
         sender.send(&batch, &mut Vec::new());
         assert_eq!(receive(&rtp), b"media");
         assert_eq!(receive(&rtcp), b"clock");
+    }
+
+    #[test]
+    fn targets_take_turns_in_a_batch_and_each_message_gets_its_own_answer() {
+        let sockets = [receiver(), receiver()];
+        let targets = sockets.each_ref().map(|socket| socket.local_addr().expect("bound"));
+        let mut sender = Sender::open(&targets, None, Rtcp::Same, false).expect("loopback");
+        let mut batch = Batch::default();
+        for number in 0..6u8 {
+            let len = if number == 3 { 65_600 } else { 4 }; // one is more than UDP can carry
+            let socket = sender.socket(usize::from(number) % 2, Kind::Rtp);
+            batch.add(0, Kind::Rtp, socket, 0, len).fill(number);
+        }
+        let mut left = Vec::new();
+        sender.send(&batch, &mut left);
+        assert_eq!(left, [true, true, true, false, true, true]);
+        let first: Vec<u8> = (0..3).map(|_| receive(&sockets[0])[0]).collect();
+        let second: Vec<u8> = (0..2).map(|_| receive(&sockets[1])[0]).collect();
+        assert_eq!((first, second), (vec![0, 2, 4], vec![1, 5]));
     }
 
     #[test]

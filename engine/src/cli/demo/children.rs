@@ -3,9 +3,11 @@
 //! Each is in a process group of its own, so that Ctrl-C reaches the demo alone, which then ends them in order; and each asks the
 //! kernel to be ended with its parent, so that nothing stays even if the demo is killed.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -18,9 +20,9 @@ use serde_json::Value;
 
 use super::super::error::{CliError, Plain};
 use super::super::output::people;
+use super::Stop;
 use super::lab::Lab;
 use super::progress::Live;
-use super::{Stop, path_text};
 use crate::config::units::format_bytes;
 use crate::text::Grouped;
 use crate::uring::sys;
@@ -38,7 +40,7 @@ pub fn end_with_parent() -> Result<(), CliError> {
         .map_err(|errno| CliError::io(format_args!("cannot tie the process to its parent: {errno}")))
 }
 
-fn spawn(arguments: &[&str]) -> Result<Child, CliError> {
+fn spawn(arguments: &[OsString]) -> Result<Child, CliError> {
     let binary = std::env::current_exe();
     let spawned = binary.and_then(|binary| {
         let mut command = Command::new(binary);
@@ -50,6 +52,14 @@ fn spawn(arguments: &[&str]) -> Result<Child, CliError> {
         command.spawn()
     });
     spawned.map_err(|why| CliError::io(format_args!("cannot start a process: {}", Plain(&why))))
+}
+
+/// `NAME=PATH`, whatever bytes the path has.
+fn option(name: &str, path: &Path) -> OsString {
+    let mut text = OsString::from(name);
+    text.push("=");
+    text.push(path);
+    text
 }
 
 fn terminate(child: &Child) {
@@ -99,7 +109,11 @@ impl Engine {
     pub fn start(lab: &Lab, stop: &Stop) -> Result<Engine, CliError> {
         let path = lab.engine_log();
         let log = File::create(&path).map_err(|why| CliError::file("write", &path, &why))?;
-        let mut child = spawn(&["engine", "--config", &path_text(&lab.config()), "--log", "json"])?;
+        let mut child = spawn(&[
+            "engine".into(),
+            option("--config", &lab.config()),
+            "--log=json".into(),
+        ])?;
         let (sender, lines) = channel();
         for pipe in [
             Box::new(child.stdout.take().expect("piped")) as Box<dyn Read + Send>,
@@ -265,36 +279,22 @@ pub struct Fleet {
 impl Fleet {
     /// Starts it; it sends at once.
     pub fn start(lab: &Lab, spec: &FleetSpec, cpu: usize) -> Result<Fleet, CliError> {
-        let (cameras, mbps, seconds) = (
-            spec.cameras.to_string(),
-            spec.mbps.to_string(),
-            spec.seconds.to_string(),
+        let mut arguments: Vec<OsString> = vec![
+            "fleet".into(),
+            format!("--cameras={}", spec.cameras).into(),
+            format!("--mbps={}", spec.mbps).into(),
+            format!("--seconds={}", spec.seconds).into(),
+            format!("--seed={}", spec.seed).into(),
+            format!("--cpu={cpu}").into(),
+            option("--sent-log", &lab.sent_log()),
+            "--progress-ms=500".into(),
+        ];
+        arguments.extend(
+            spec.targets
+                .iter()
+                .map(|target| format!("--target={target}").into()),
         );
-        let (target, seed, cpu) = (
-            spec.targets[0].to_string(),
-            spec.seed.to_string(),
-            cpu.to_string(),
-        );
-        let sent_log = path_text(&lab.sent_log());
-        let mut child = spawn(&[
-            "fleet",
-            "--cameras",
-            &cameras,
-            "--mbps",
-            &mbps,
-            "--seconds",
-            &seconds,
-            "--target",
-            &target,
-            "--seed",
-            &seed,
-            "--cpu",
-            &cpu,
-            "--sent-log",
-            &sent_log,
-            "--progress-ms",
-            "500",
-        ])?;
+        let mut child = spawn(&arguments)?;
         let (line, report) = (
             Arc::new(Mutex::new(String::new())),
             Arc::new(Mutex::new(String::new())),

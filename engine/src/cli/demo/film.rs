@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::super::error::{CliError, ExitStatus, OneLine, Plain};
 use super::super::output::people;
+use super::Stop;
 use super::lab::{Lab, NAMES, camera_id};
-use super::{Stop, path_text};
 
 /// The film that was made.
 pub struct Film {
@@ -66,15 +66,9 @@ fn run_export(lab: &Lab, name: &str, camera: &str, path: &Path) -> Result<Output
     let binary = std::env::current_exe();
     let output = binary.and_then(|binary| {
         Command::new(binary)
-            .args([
-                "export",
-                "--json",
-                "--camera",
-                camera,
-                "--identity",
-                &path_text(&lab.identity(name)),
-                "-o",
-            ])
+            .args(["export", "--json", "--camera", camera, "--identity"])
+            .arg(lab.identity(name))
+            .arg("-o")
             .args([path, &lab.data()])
             .stdin(Stdio::null())
             .output()

@@ -14,7 +14,7 @@ use harborseal_loadgen::{Clip, FleetSpec};
 use harborseal_segment::identity::Identity;
 use harborseal_segment::random::os_random;
 
-use super::super::error::{CliError, ExitStatus, Plain};
+use super::super::error::{CliError, Plain};
 use super::super::output::people;
 use crate::config::units::format_bytes;
 use crate::uring::sys;
@@ -174,11 +174,11 @@ impl Lab {
         let mut text = format!(
             "# Written by `harborseal demo`. config/engine.toml explains every key.\n\
              data_dir = \"data\"\n\n\
-             [listen]\nrtp = \"{}\"\nrtcp = \"same\"\n\n\
+             [listen]\nrtp = {}\nrtcp = \"same\"\n\n\
              [shards]\ncpus = [{cpu}]\n\n\
              [memory]\nallow_unlocked = true      # so that it runs with any limit; the demo says what it did without\n\n\
              [segment]\nmax_bytes = \"{}MiB\"\n",
-            spec.targets[0],
+            toml_list(&spec.targets),
             segment_bytes(spec) / MIB,
         );
         for customer in customers {
@@ -226,16 +226,33 @@ pub fn owner(camera: u32) -> usize {
     camera as usize % NAMES.len()
 }
 
-/// A free UDP port on loopback. It could be taken again before the engine binds it; then the engine says so.
-pub fn free_port() -> Result<SocketAddr, CliError> {
-    let socket = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-    socket.map_err(|why| {
-        CliError::new(
-            ExitStatus::Io,
-            format_args!("no UDP port on loopback: {}", Plain(&why)),
-        )
-    })
+/// Where the engine will listen: free UDP ports on loopback, as many as it takes for their socket buffers to hold a burst
+/// together. They could be taken again before the engine binds them; then the engine says so.
+pub fn free_ports() -> Result<Vec<SocketAddr>, CliError> {
+    let why = |why| CliError::io(format_args!("no UDP port on loopback: {}", Plain(&why)));
+    let sockets = (0..ports_for(socket_buffer_bytes())).map(|_| UdpSocket::bind("127.0.0.1:0"));
+    let sockets = sockets.collect::<Result<Vec<_>, _>>().map_err(why)?;
+    let addresses = sockets.iter().map(UdpSocket::local_addr);
+    addresses.collect::<Result<_, _>>().map_err(why)
 }
+
+/// What a socket's buffer can be here: root may go beyond `net.core.rmem_max`, and the kernel doubles what is set (socket(7)).
+fn socket_buffer_bytes() -> u64 {
+    let limit = fs::read_to_string("/proc/sys/net/core/rmem_max").ok();
+    let limit = limit.and_then(|text| text.trim().parse::<u64>().ok());
+    match limit {
+        Some(bytes) if !rustix::process::geteuid().is_root() => bytes.saturating_mul(2),
+        _ => u64::MAX,
+    }
+}
+
+/// 6 MiB are 50 ms of 1 Gb/s, and the longest time that a busy machine keeps a thread waiting is some tens of that.
+fn ports_for(buffer_bytes: u64) -> u64 {
+    (6 * MIB).div_ceil(buffer_bytes.max(1)).clamp(1, PORTS_MAX)
+}
+
+/// Sixteen make Debian's default of 208 KiB into 6.5 MiB.
+const PORTS_MAX: u64 = 16;
 
 fn payload_bytes(spec: &FleetSpec) -> u64 {
     (f64::from(spec.cameras) * spec.mbps * spec.seconds * 1e6 / 8.0) as u64
@@ -257,6 +274,11 @@ fn needed_bytes(spec: &FleetSpec) -> u64 {
     let streams = segments * STREAM_BLOCK_BYTES * u64::from(spec.cameras);
     let ahead = 2 * segment_bytes(spec);
     payload + payload * OVERHEAD_PERCENT / 100 + padding + streams + ahead + OVERHEAD_BYTES
+}
+
+fn toml_list(addresses: &[SocketAddr]) -> String {
+    let quoted: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
+    format!("[{}]", quoted.join(", "))
 }
 
 fn rounded(bytes: u64) -> String {
@@ -290,6 +312,8 @@ fn empty(dir: &Path) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    use super::super::super::error::ExitStatus;
+
     fn spec(cameras: u32, seconds: f64) -> FleetSpec {
         FleetSpec::new(
             cameras,
@@ -321,6 +345,14 @@ mod tests {
         assert_eq!(error.status(), ExitStatus::Io);
         assert!(error.to_string().contains("--dir"), "{error}");
         assert!(!new.exists());
+    }
+
+    #[test]
+    fn small_socket_buffers_are_made_up_for_by_more_ports() {
+        assert_eq!(ports_for(u64::MAX), 1);
+        assert_eq!(ports_for(2 * 4_194_304), 1);
+        assert_eq!(ports_for(2 * 212_992), 15);
+        assert_eq!(ports_for(0), 16);
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub enum ChildArgs {
 /// Runs the demo. Its status is 0 if every packet sent was stored, or if every one that was not is accounted for.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let stop = Stop::listen()?;
-    let spec = FleetSpec::new(args.cameras, args.mbps, args.seconds, vec![lab::free_port()?]);
+    let spec = FleetSpec::new(args.cameras, args.mbps, args.seconds, lab::free_ports()?);
     spec.check().map_err(CliError::usage)?;
     let lab = Lab::create(args.dir.as_deref(), &spec)?;
     match show(&lab, spec, &stop) {
@@ -110,6 +110,12 @@ fn show(lab: &Lab, spec: FleetSpec, stop: &Stop) -> Result<Outcome, CliError> {
         "two customers, {}; {cpus}",
         counted(spec.cameras as usize, "camera")
     ));
+    if spec.targets.len() > 1 {
+        let ports = spec.targets.len();
+        people(format_args!(
+            "socket buffers are small here (net.core.rmem_max), so the cameras are spread over {ports} ports"
+        ));
+    }
 
     let mut engine = Engine::start(lab, stop)?;
     let fleet = Fleet::start(lab, &spec, cpus.fleet)?;
