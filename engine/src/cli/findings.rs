@@ -69,7 +69,10 @@ pub fn tell_one(path: &Path, finding: &Finding) {
     };
     let text = finding.to_string();
     let path = path.display();
-    people(format_args!("harborseal: {path}: {severity}{}{remedy}", OneLine(&text)));
+    people(format_args!(
+        "harborseal: {path}: {severity}{}{remedy}",
+        OneLine(&text)
+    ));
 }
 
 /// A file that could not be read as a segment: I/O is 4, anything else is damage.

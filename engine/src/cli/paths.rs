@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 use super::error::CliError;
 use crate::archive::find::{self, Found};
@@ -50,7 +50,8 @@ fn bar(doing: &'static str, total: u64, template: &str) -> ProgressBar {
         true => ProgressDrawTarget::stderr_with_hz(10),
         false => ProgressDrawTarget::hidden(),
     };
-    let bar = ProgressBar::with_draw_target(Some(total), target);
+    // However a command ends, its last words stand alone.
+    let bar = ProgressBar::with_draw_target(Some(total), target).with_finish(ProgressFinish::AndClear);
     let style = ProgressStyle::with_template(template).expect("the templates name known fields only");
     bar.set_style(style);
     bar.set_prefix(doing);

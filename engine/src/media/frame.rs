@@ -51,6 +51,28 @@ pub(super) struct LeftOut {
     pub interleaved: u64,
 }
 
+impl LeftOut {
+    /// Each count of both, combined by `with`.
+    fn combine(self, other: LeftOut, with: impl Fn(u64, u64) -> u64) -> LeftOut {
+        LeftOut {
+            incomplete: with(self.incomplete, other.incomplete),
+            undescribed: with(self.undescribed, other.undescribed),
+            malformed: with(self.malformed, other.malformed),
+            interleaved: with(self.interleaved, other.interleaved),
+        }
+    }
+
+    /// The sum of two senders' counts.
+    pub fn plus(self, other: LeftOut) -> LeftOut {
+        self.combine(other, |a, b| a + b)
+    }
+
+    /// What came since `earlier`.
+    pub fn since(self, earlier: LeftOut) -> LeftOut {
+        self.combine(earlier, u64::saturating_sub)
+    }
+}
+
 /// A frame in the making.
 #[derive(Default)]
 struct Building {

@@ -176,11 +176,13 @@ impl Movie {
             .find(|p| p.number == rtp.payload_type())
             .and_then(|p| codec_of(p).map(|codec| (p, codec)))
         else {
-            self.tally.other_payloads += 1;
+            self.tally.other_payload(rtp.payload_type());
             return Ok(());
         };
         if !self.range.is_before(packet.arrival_ns) {
             self.packets += 1;
+            let present = self.sender.as_ref().map(Sender::counts);
+            self.tally.begin_range(present.unwrap_or_default());
         }
         self.turn_to(stream.ssrc, payload, codec, packet.arrival_ns)?;
         match &mut self.sender {
@@ -205,13 +207,14 @@ impl Movie {
             return Err(self.tally.nothing());
         }
         let (frames, bytes) = self.writer.finish(&clock::place(&self.epochs))?;
+        let (counts, _) = self.tally.of_range();
         Ok(Report {
             frames,
             packets: self.packets,
             bytes,
             span_ns: self.span_ns,
-            gaps: self.tally.counts.gaps,
-            lost: self.tally.counts.lost,
+            gaps: counts.gaps,
+            lost: counts.lost,
             notes: self.tally.notes(self.tracks.len()),
         })
     }

@@ -10,8 +10,10 @@ use super::{Error, Stream, sdp};
 /// What was seen and what was left out while an MP4 was made.
 #[derive(Default)]
 pub(super) struct Tally {
-    pub counts: Counts,
-    pub left_out: LeftOut,
+    counts: Counts,
+    left_out: LeftOut,
+    /// Of the above, what came before the range.
+    before_range: Option<(Counts, LeftOut)>,
     /// Frames in the range before the first that can be decoded on its own.
     pub before_entry: u64,
     /// Leading pictures of an entry point.
@@ -19,7 +21,8 @@ pub(super) struct Tally {
     /// Packets of an SSRC that another one had followed.
     pub stragglers: u64,
     /// Packets of payload types that are no video.
-    pub other_payloads: u64,
+    other_payloads: u64,
+    other_payload_types: BTreeSet<u8>,
     /// Senders that ended.
     pub senders: u64,
     other_media: BTreeSet<u16>,
@@ -49,15 +52,27 @@ impl Tally {
 
     /// Adds what a sender told at its end.
     pub fn add(&mut self, (counts, left_out): (Counts, LeftOut)) {
-        self.counts.duplicates += counts.duplicates;
-        self.counts.late += counts.late;
-        self.counts.stray += counts.stray;
-        self.counts.lost += counts.lost;
-        self.counts.gaps += counts.gaps;
-        self.left_out.incomplete += left_out.incomplete;
-        self.left_out.undescribed += left_out.undescribed;
-        self.left_out.malformed += left_out.malformed;
-        self.left_out.interleaved += left_out.interleaved;
+        self.counts = self.counts.plus(counts);
+        self.left_out = self.left_out.plus(left_out);
+    }
+
+    /// The range begins, and `present` is what the present sender has told so far: none of it counts.
+    pub fn begin_range(&mut self, present: (Counts, LeftOut)) {
+        if self.before_range.is_none() {
+            self.before_range = Some((self.counts.plus(present.0), self.left_out.plus(present.1)));
+        }
+    }
+
+    /// What the senders told of the range.
+    pub fn of_range(&self) -> (Counts, LeftOut) {
+        let (counts, left_out) = self.before_range.unwrap_or_default();
+        (self.counts.since(counts), self.left_out.since(left_out))
+    }
+
+    /// A packet of a payload type that is no video.
+    pub fn other_payload(&mut self, payload_type: u8) {
+        self.other_payloads += 1;
+        self.other_payload_types.insert(payload_type);
     }
 
     /// Why no frame could be written.
@@ -78,6 +93,12 @@ impl Tally {
             format!("{} frames, but no key frame to begin at", self.before_entry)
         } else if incomplete > 0 {
             format!("{incomplete} frames, none of them complete")
+        } else if self.other_payloads > 0 {
+            let numbers: Vec<String> = self.other_payload_types.iter().map(u8::to_string).collect();
+            format!(
+                "the SDP does not describe payload type {} as video",
+                numbers.join(" or ")
+            )
         } else {
             "no video packet".into()
         };
@@ -87,13 +108,14 @@ impl Tally {
     /// Everything worth telling, one sentence each.
     pub fn notes(&self, tracks: usize) -> Vec<String> {
         let mut notes = Vec::new();
+        let (counts, left_out) = self.of_range();
         let mut counted = |count: u64, what: &str| {
             if count > 0 {
                 notes.push(format!("{count} {what}"));
             }
         };
         counted(
-            self.left_out.incomplete,
+            left_out.incomplete,
             "frames left out: packets of them are missing",
         );
         counted(
@@ -105,19 +127,19 @@ impl Tally {
             "frames left out: they refer to frames before the first key frame",
         );
         counted(
-            self.left_out.undescribed,
+            left_out.undescribed,
             "frames left out: their parameter sets are missing",
         );
         counted(
-            self.left_out.malformed,
+            left_out.malformed,
             "packets contradict themselves; their frames are left out",
         );
         counted(
-            self.left_out.interleaved,
+            left_out.interleaved,
             "packets are interleaved, which is not read; their frames are left out",
         );
-        counted(self.counts.duplicates, "duplicate packets dropped");
-        counted(self.counts.late, "packets came too late to be put in order");
+        counted(counts.duplicates, "duplicate packets dropped");
+        counted(counts.late, "packets came too late to be put in order");
         counted(
             self.stragglers,
             "packets of a second sender at the same time left out",

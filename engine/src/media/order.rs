@@ -70,6 +70,29 @@ pub(super) struct Counts {
 /// Receives the packets, in order.
 pub(super) type Out<'o> = &'o mut dyn FnMut(Ordered<'_>);
 
+impl Counts {
+    /// Each count of both, combined by `with`.
+    fn combine(self, other: Counts, with: impl Fn(u64, u64) -> u64) -> Counts {
+        Counts {
+            duplicates: with(self.duplicates, other.duplicates),
+            late: with(self.late, other.late),
+            stray: with(self.stray, other.stray),
+            lost: with(self.lost, other.lost),
+            gaps: with(self.gaps, other.gaps),
+        }
+    }
+
+    /// The sum of two senders' counts.
+    pub fn plus(self, other: Counts) -> Counts {
+        self.combine(other, |a, b| a + b)
+    }
+
+    /// What came since `earlier`.
+    pub fn since(self, earlier: Counts) -> Counts {
+        self.combine(earlier, u64::saturating_sub)
+    }
+}
+
 /// A packet kept back, or the parsed form of one.
 struct Held {
     arrival_ns: u64,

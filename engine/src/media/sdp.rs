@@ -71,6 +71,8 @@ pub(super) fn payloads(stream: &Stream) -> Vec<Payload> {
 }
 
 fn payloads_of_line(line: &Media) -> Vec<Payload> {
+    // RFC 3711: what the camera itself encrypted is stored as it came, and no codec reads it.
+    let secured = line.proto.to_ascii_uppercase().contains("SAVP");
     let maps: Vec<RtpMap> = line.attributes_typed::<RtpMap>().filter_map(Result::ok).collect();
     let formats: Vec<Fmtp> = line.attributes_typed::<Fmtp>().filter_map(Result::ok).collect();
     let numbers = line
@@ -85,6 +87,11 @@ fn payloads_of_line(line: &Media) -> Vec<Payload> {
                 .map(|map| (map.encoding_name.to_ascii_uppercase(), map.clock_rate))
                 .or_else(|| assigned(number))
                 .filter(|(_, clock_rate)| *clock_rate > 0)?;
+            let encoding = if secured {
+                format!("{encoding} in SRTP")
+            } else {
+                encoding
+            };
             let parameters = formats
                 .iter()
                 .filter(|format| format.fmt == number)
@@ -166,6 +173,12 @@ mod tests {
     fn an_unmapped_stream_may_send_any_payload_and_a_wrong_index_none() {
         assert_eq!(payloads(&stream(Stream::UNKNOWN_MEDIA, CAMERA)).len(), 3);
         assert!(payloads(&stream(2, CAMERA)).is_empty());
+    }
+
+    #[test]
+    fn what_the_camera_encrypted_is_no_codec_to_be_read() {
+        let secured = CAMERA.replace("RTP/AVP 96", "RTP/SAVP 96");
+        assert_eq!(codec_name(&stream(0, &secured)), "H264 in SRTP");
     }
 
     #[test]

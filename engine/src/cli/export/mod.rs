@@ -89,6 +89,9 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     if tracks.is_empty() {
         return Err(unknown_camera(&library, &args.camera));
     }
+    if !holds(&tracks, range) {
+        return Err(nothing_in_range(&tracks));
+    }
     let (report, problems) = write(&args.output, &tracks, range)?;
     tell(args, &report, &problems)?;
     Ok(footage::status_after(library.problems.iter().chain(&problems)))
@@ -121,6 +124,43 @@ fn unknown_camera(library: &Library, camera: &str) -> CliError {
     ))
 }
 
+/// Whether any packet arrived in the range. Looked up first, so that a range without footage does not send the search for a key
+/// frame through the whole archive.
+fn holds(tracks: &[&Track], range: Range) -> bool {
+    let (from_s, to_s) = whole_seconds(range);
+    let mut chunks = tracks
+        .iter()
+        .flat_map(|track| track.chunks(from_s, to_s))
+        .flatten();
+    let inside = |arrival_ns| !range.is_before(arrival_ns) && !range.is_after(arrival_ns);
+    chunks.any(|chunk| chunk.packets().any(|packet| inside(packet.arrival_ns)))
+}
+
+fn nothing_in_range(tracks: &[&Track]) -> CliError {
+    let error = CliError::nothing_here("no packet of this camera in the range");
+    match (
+        parts(tracks).map(|p| p.first_s).min(),
+        parts(tracks).map(|p| p.last_s).max(),
+    ) {
+        (Some(first_s), Some(last_s)) => {
+            let (first, end) = (
+                instant::seconds(first_s),
+                instant::seconds(last_s.saturating_add(1)),
+            );
+            error.remedy(format_args!("it has footage from {first} to {end}"))
+        }
+        _ => error,
+    }
+}
+
+/// The seconds a range touches, both inclusive.
+fn whole_seconds(range: Range) -> (u64, u64) {
+    let to_s = range
+        .to_ns
+        .map_or(u64::MAX, |to_ns| to_ns.saturating_sub(1) / 1_000_000_000);
+    (range.from_ns.unwrap_or(0) / 1_000_000_000, to_s)
+}
+
 /// Exports `range` of one camera's streams to `output`.
 ///
 /// # Errors
@@ -129,7 +169,7 @@ fn write(output: &Path, tracks: &[&Track], range: Range) -> Result<(Report, Vec<
     let interrupt = Interrupt::catch();
     let format = Format::of(output).map_err(media_error)?;
     let from_ns = range.from_ns.unwrap_or(0);
-    let to_s = range.to_ns.map_or(u64::MAX, |to_ns| (to_ns - 1) / 1_000_000_000);
+    let (first_s, to_s) = whole_seconds(range);
     let streams: Vec<_> = tracks
         .iter()
         .flat_map(|track| &track.parts)
@@ -138,7 +178,7 @@ fn write(output: &Path, tracks: &[&Track], range: Range) -> Result<(Report, Vec<
     let begins_s = parts(tracks).map(|part| part.first_s).min().unwrap_or(0);
     for look_back_s in LOOK_BACK_S {
         let look_back_s = if format.needs_earlier() { look_back_s } else { 0 };
-        let from_s = (from_ns / 1_000_000_000).saturating_sub(look_back_s);
+        let from_s = first_s.saturating_sub(look_back_s);
         let inside = parts(tracks).filter(|part| part.first_s <= to_s && part.last_s >= from_s);
         let bar = paths::progress_count("exporting", inside.map(|part| part.chunks).sum());
         let mut tick = || {
@@ -154,7 +194,6 @@ fn write(output: &Path, tracks: &[&Track], range: Range) -> Result<(Report, Vec<
         merge
             .feed(u64::MAX, &mut export, &mut tick)
             .map_err(media_error)?;
-        bar.finish_and_clear();
         let report = export.finish().map_err(media_error)?;
         return Ok((report, merge.problems));
     }

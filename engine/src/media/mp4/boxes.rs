@@ -262,3 +262,30 @@ fn runs(values: impl Iterator<Item = u32>) -> impl Iterator<Item = (u32, u32)> {
 fn at_least_one(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).expect("sample, chunk and entry numbers start at 1; a timescale is at least 10")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Chunk;
+    use super::*;
+
+    #[test]
+    fn files_beyond_4_gib_have_64_bit_offsets() {
+        let chunk = |offset| Chunk {
+            offset,
+            bytes: 1,
+            samples: 1,
+            entry: 0,
+        };
+        let mut track = Track {
+            chunks: vec![chunk(48), chunk(u64::from(u32::MAX))],
+            ..Track::default()
+        };
+        assert!(matches!(chunk_offsets(&track), Either::A(_)));
+        track.chunks.push(chunk(1 << 32));
+        let Either::B(co64) = chunk_offsets(&track) else {
+            panic!("32 bits do not hold it")
+        };
+        assert_eq!(co64.chunk_offsets[2], 1 << 32);
+        assert_eq!(media_data_header(1 << 33)[8..], (1u64 << 33).to_be_bytes());
+    }
+}

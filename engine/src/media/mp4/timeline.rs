@@ -135,7 +135,11 @@ fn typical_delta(sorted: &[i64], lone: i64) -> i64 {
     let tail = &sorted[sorted.len().saturating_sub(LOOK_BACK)..];
     let mut deltas: Vec<i64> = tail.windows(2).map(|pair| pair[1] - pair[0]).collect();
     deltas.sort_unstable();
-    deltas.get(deltas.len().saturating_sub(1) / 2).copied().unwrap_or(lone).max(1)
+    deltas
+        .get(deltas.len().saturating_sub(1) / 2)
+        .copied()
+        .unwrap_or(lone)
+        .max(1)
 }
 
 #[cfg(test)]
