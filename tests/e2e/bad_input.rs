@@ -339,7 +339,7 @@ fn exports_that_cannot_be_written() {
     let (lab, _) = recorded();
     let identity = text(&lab.identity("alice")).to_owned();
     let data = text(&lab.data()).to_owned();
-    let folder = lab.path("folder.mp4");
+    let folder = lab.path("folder.pcapng");
     std::fs::create_dir(&folder).expect("a fresh folder");
     let export = |code: i32, word: &str, camera: &str, out: &str, more: &[&str]| {
         let out = text(&lab.path(out)).to_owned();
@@ -365,7 +365,7 @@ fn exports_that_cannot_be_written() {
         ];
         export(NOTHING, "", "front-door", &format!("out.{kind}"), &long_ago);
     }
-    export(IO, "folder.mp4", "front-door", "folder.mp4", &[]);
+    export(IO, "folder.pcapng", "front-door", "folder.pcapng", &[]);
     export(USAGE, "avi", "front-door", "out.avi", &[]);
     export(USAGE, "", "front-door", "out", &[]);
     export(

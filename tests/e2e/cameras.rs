@@ -13,7 +13,7 @@ const FPS: u32 = 25;
 enum Film {
     /// ffmpeg sends a Matroska file: parameter sets are in the SDP alone.
     Ffmpeg { muxed: PathBuf },
-    /// GStreamer encodes while it sends: parameter sets are in band alone.
+    /// GStreamer sends what it encoded: parameter sets are in band alone.
     GStreamer { pipeline: String },
 }
 
@@ -75,16 +75,24 @@ fn gstreamer_camera(
     codec: &str,
     encoder: &str,
 ) -> (Actor, Camera) {
-    let elementary = lab.path(&format!("{id}.{codec}"));
+    let (muxed, elementary) = (lab.path(&format!("{id}.mkv")), lab.path(&format!("{id}.{codec}")));
     let (buffers, port, reports) = (SECONDS * FPS, lab.port, lab.port + 1);
-    let file = elementary.display();
-    let pipeline = format!(
-        "videotestsrc num-buffers={buffers} pattern=ball is-live=true \
+    let file = muxed.display();
+    let filming = format!(
+        "videotestsrc num-buffers={buffers} pattern=ball \
          ! video/x-raw,format=I420,width=320,height=240,framerate={FPS}/1 ! {encoder} ! {codec}parse \
-         ! video/x-{codec},stream-format=byte-stream,alignment=au ! tee name=t \
-         t. ! queue ! filesink location={file} \
-         t. ! queue ! rtp{codec}pay pt=96 ssrc={ssrc} config-interval=-1 ! rtp.send_rtp_sink_0 \
-         rtpbin name=rtp rtp.send_rtp_src_0 ! udpsink host=127.0.0.1 port={port} \
+         ! matroskamux ! filesink location={file}"
+    );
+    let mut arguments = vec!["-q"];
+    arguments.extend(filming.split_whitespace());
+    tool("gst-launch-1.0", &arguments);
+    tool(
+        "ffmpeg",
+        &["-v", "error", "-i", text(&muxed), "-c", "copy", text(&elementary)],
+    );
+    let pipeline = format!(
+        "filesrc location={file} ! matroskademux ! {codec}parse ! rtp{codec}pay pt=96 ssrc={ssrc} config-interval=-1 \
+         ! rtp.send_rtp_sink_0 rtpbin name=rtp rtp.send_rtp_src_0 ! udpsink host=127.0.0.1 port={port} \
          rtp.send_rtcp_src_0 ! udpsink host=127.0.0.1 port={reports} sync=false async=false"
     );
     let name = codec.to_uppercase();
