@@ -76,7 +76,7 @@ fn gstreamer_camera(
     encoder: &str,
 ) -> (Actor, Camera) {
     let (muxed, elementary) = (lab.path(&format!("{id}.mkv")), lab.path(&format!("{id}.{codec}")));
-    let (buffers, port, reports) = (SECONDS * FPS, lab.port, lab.port + 1);
+    let (buffers, port) = (SECONDS * FPS, lab.port);
     let file = muxed.display();
     let filming = format!(
         "videotestsrc num-buffers={buffers} pattern=ball \
@@ -92,8 +92,7 @@ fn gstreamer_camera(
     );
     let pipeline = format!(
         "filesrc location={file} ! matroskademux ! {codec}parse ! rtp{codec}pay pt=96 ssrc={ssrc} config-interval=-1 \
-         ! rtp.send_rtp_sink_0 rtpbin name=rtp rtp.send_rtp_src_0 ! udpsink host=127.0.0.1 port={port} \
-         rtp.send_rtcp_src_0 ! udpsink host=127.0.0.1 port={reports} sync=false async=false"
+         ! udpsink host=127.0.0.1 port={port}"
     );
     let name = codec.to_uppercase();
     let sdp = format!(

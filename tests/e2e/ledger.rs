@@ -29,7 +29,7 @@ fn record(packets: &[Vec<u8>]) -> Value {
 /// `lost`, `duplicates`, `reordered` and `restarts` of the final event.
 fn account(last: &Value) -> [u64; 4] {
     ["lost", "duplicates", "reordered", "restarts"].map(|key| {
-        last["account"][key]
+        last[key]
             .as_u64()
             .unwrap_or_else(|| panic!("no account of `{key}` in {last}"))
     })
