@@ -365,7 +365,7 @@ fn exports_that_cannot_be_written() {
         ];
         export(NOTHING, "", "front-door", &format!("out.{kind}"), &long_ago);
     }
-    export(USAGE, "folder.pcapng", "front-door", "folder.pcapng", &[]);
+    export(IO, "folder.pcapng", "front-door", "folder.pcapng", &[]);
     export(USAGE, "avi", "front-door", "out.avi", &[]);
     export(USAGE, "", "front-door", "out", &[]);
     export(
