@@ -1,5 +1,5 @@
 //! The demo as a newcomer runs it, small: every packet stored and accounted for, in words and as JSON, as root and as
-//! a plain user with a plain user's limits.
+//! a plain user with the limits of a default Debian 12.
 
 use std::path::Path;
 use std::process::Command;
@@ -74,7 +74,7 @@ fn a_plain_user_with_small_limits_can_run_the_demo() {
         std::fs::copy(cli::binary(), &binary).expect("the binary can be copied");
         let folder = shared.path().join("demo");
         let script = format!(
-            "chmod 777 {0} && ulimit -l 64 && ulimit -n 1024 && exec setpriv --reuid=65534 --regid=65534 --clear-groups {1} {2}",
+            "chmod 777 {0} && ulimit -l 8192 && ulimit -n 1024 && exec setpriv --reuid=65534 --regid=65534 --clear-groups {1} {2}",
             text(shared.path()),
             text(&binary),
             small_demo(&folder).join(" ")

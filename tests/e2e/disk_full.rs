@@ -144,8 +144,10 @@ fn retention_alone_brings_a_full_disk_back_to_recording() {
     if !root::have_root(name, "mounting a file system takes root") {
         return;
     }
-    // Segments live six seconds, then their room is free again; a foreign file has taken the rest.
-    let (disk, lab) = lab_on_small_disk("max_age = \"6s\"");
+    // Segments live eight seconds, then their room is free again; a foreign file has taken the rest. Little memory: what
+    // the pool can hold must be full before.
+    let (disk, mut lab) = lab_on_small_disk("max_age = \"8s\"");
+    lab.section("memory", "limit = \"80MiB\"\nallow_unlocked = true");
     let engine = lab.start();
     let mut stream = Stream::new(1).payload(4000);
     send_until(&lab, &engine, &mut stream, "stored packets", |p| {

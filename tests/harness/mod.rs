@@ -1,5 +1,6 @@
 //! The harness: one file per instrument.
 
+pub mod blocks;
 pub mod cli;
 pub mod engine;
 pub mod lab;
