@@ -1,13 +1,17 @@
 //! Moving on from a segment the disk has failed (design §4.8): every chunk above its watermark is copied, byte for byte,
-//! into the active segment, behind an ORIGIN block that names where it comes from and the origin's KEY and STREAM blocks.
+//! into the active segment, behind an ORIGIN block that names where it comes from, in rising block_no among the origin's KEY and
+//! STREAM blocks (docs/FORMAT.md §4.6).
 //!
 //! The chunks never left the pool, so the copy costs no memory: an entry's buffer gets a second place in the log.
 //! The other blocks need buffers, and when a disk fails the pool is likely full; so blocks move one at a time, as the
 //! buffers kept back for them come free. Readers take a block that stands in both files once.
+//!
+//! Invariant: the chunks of one origin that are not durable lie in one segment, or are on their way to one; so a file holds one group of
+//! blocks of each origin. While a relocation lasts the active segment is given up only if it fails, and then what has
+//! reached it and what has not go on together.
 
 use std::collections::{HashSet, VecDeque};
 
-use harborseal_segment::block::{BlockType, Header};
 use harborseal_segment::body::OriginBody;
 
 use super::entry::{Entry, What};
@@ -25,48 +29,97 @@ pub(super) struct Foreign {
 
 /// A relocation under way.
 pub(super) struct Moving {
-    /// The segment the blocks so far went to. If that fails too, they all go again, to the next.
+    /// The segment that the blocks go to, once one was there to take them.
     target: Option<Handle>,
-    foreign: Vec<Foreign>,
-    blocks: VecDeque<Next>,
-    chunks: VecDeque<(Entry, Header)>,
+    /// Where they come from.
+    origins: Vec<Foreign>,
+    /// What has not found its new place yet, in the order of the file.
+    steps: VecDeque<Step>,
 }
 
-/// The next block that is not a chunk.
-enum Next {
+/// The next block to be placed.
+enum Step {
     Origin(OriginBody),
     Kept(Box<[u8]>),
+    Chunk(Entry),
 }
 
 impl Moving {
     /// Chunks that have not found a new place yet.
     pub(super) fn chunks(&self) -> impl Iterator<Item = &Entry> {
-        self.chunks.iter().map(|(entry, _)| entry)
+        self.steps.iter().filter_map(|step| match step {
+            Step::Chunk(entry) => Some(entry),
+            _ => None,
+        })
     }
 
-    fn aim_at(&mut self, active: &mut OpenSegment) {
-        self.target = Some(active.handle);
-        self.blocks.clear();
-        for foreign in &self.foreign {
-            self.blocks.push_back(Next::Origin(foreign.origin));
-            self.blocks.extend(foreign.kept.iter().cloned().map(Next::Kept));
+    /// All that must go on from a failed segment, and what was on its way there. Buffers of blocks other than chunks are freed.
+    fn of(mut failed: OpenSegment, before: Option<Moving>, pool: &mut Pool) -> Moving {
+        let mut chunks: Vec<Entry> = Vec::new();
+        for entry in failed.entries.take_all() {
+            match entry.what {
+                What::Chunk(_) => chunks.push(entry),
+                What::Meta { .. } => pool.give(entry.buffer),
+            }
         }
-        active.foreign.extend(self.foreign.iter().cloned());
+        let left = before.into_iter().flat_map(|before| before.steps);
+        chunks.extend(left.filter_map(|step| match step {
+            Step::Chunk(entry) => Some(entry),
+            _ => None,
+        }));
+        let own = Foreign {
+            origin: failed.origin,
+            kept: failed.kept,
+        };
+        let mut moving = Moving {
+            target: None,
+            origins: Vec::new(),
+            steps: VecDeque::new(),
+        };
+        for foreign in failed.foreign.into_iter().chain([own]) {
+            moving.add(foreign, &mut chunks, pool);
+        }
+        debug_assert!(chunks.is_empty(), "a segment knows the origins of all its chunks");
+        moving
+    }
+
+    /// Adds one origin, and takes its chunks out of `chunks`. Nothing, if none of them is its own.
+    fn add(&mut self, mut foreign: Foreign, chunks: &mut Vec<Entry>, pool: &Pool) {
+        let header = |entry: &Entry| header_of(pool.bytes(&entry.buffer));
+        let id = foreign.origin.segment_id;
+        let own: Vec<Entry> = chunks
+            .extract_if(.., |entry| header(entry).segment_id == id)
+            .collect();
+        let Some(last_block_no) = own.iter().map(|entry| header(entry).block_no).max() else {
+            return;
+        };
+        foreign.origin.first_block_no = 1; // KEY and STREAM blocks stand before the chunks, and the first of them first
+        foreign.origin.last_block_no = last_block_no;
+        let streams: HashSet<_> = own.iter().map(|entry| header(entry).stream_id).collect();
+        foreign.kept.retain(|block| {
+            let header = header_of(block);
+            let needed = header.stream_id.is_zero() || streams.contains(&header.stream_id);
+            needed && header.block_no < last_block_no
+        });
+        let kept = foreign
+            .kept
+            .iter()
+            .map(|block| (header_of(block).block_no, Step::Kept(block.clone())));
+        let own = own
+            .into_iter()
+            .map(|entry| (header(&entry).block_no, Step::Chunk(entry)));
+        let mut blocks: Vec<(u64, Step)> = kept.chain(own).collect();
+        blocks.sort_by_key(|(block_no, _)| *block_no);
+        self.steps.push_back(Step::Origin(foreign.origin));
+        self.steps.extend(blocks.into_iter().map(|(_, step)| step));
+        self.origins.push(foreign);
     }
 }
 
 impl Log {
-    /// Takes up the oldest failed segment that the kernel is done with, and moves as much as there is room for.
+    /// Takes up a failed segment that the kernel is done with, and moves as much as there is room for.
     pub(super) fn relocate_failed(&mut self, pool: &mut Pool, outside: &mut impl Outside, now: Now) {
-        let last = self.segments.len().saturating_sub(1);
-        if self.moving.is_none() {
-            let done_for = |s: &OpenSegment| s.failed() && s.is_settled();
-            let Some(at) = self.segments.iter().take(last).position(done_for) else {
-                return;
-            };
-            let Some(mut failed) = self.segments.remove(at) else {
-                return;
-            };
+        if let Some(mut failed) = self.take_failed() {
             let tombstones = std::mem::take(&mut failed.tombstones);
             self.tombstones.extend(
                 tombstones
@@ -75,7 +128,7 @@ impl Log {
             );
             self.retired += 1;
             outside.request(Request::Abandon(failed.handle));
-            self.moving = Some(take_chunks(failed, pool));
+            self.moving = Some(Moving::of(failed, self.moving.take(), pool));
         }
         let (Some(moving), Some(active)) = (self.moving.as_mut(), self.segments.back_mut()) else {
             return;
@@ -83,95 +136,61 @@ impl Log {
         if active.failed() {
             return;
         }
-        if moving.target != Some(active.handle) {
-            moving.aim_at(active);
+        if moving.target.is_none() {
+            moving.target = Some(active.handle);
+            active.foreign.extend(moving.origins.iter().cloned());
         }
-        if move_on(moving, active, pool, now) {
+        if moving.target == Some(active.handle) && move_on(moving, active, pool, now) {
             self.moving = None;
         }
     }
-}
 
-/// Empties a failed segment: its chunks and what is needed to open them are kept, other blocks' buffers are freed.
-fn take_chunks(mut failed: OpenSegment, pool: &mut Pool) -> Moving {
-    let mut chunks = VecDeque::new();
-    for entry in failed.entries.take_all() {
-        if matches!(entry.what, What::Chunk(_)) {
-            let header = header_of(pool.bytes(&entry.buffer));
-            chunks.push_back((entry, header));
-        } else {
-            pool.give(entry.buffer);
-        }
+    /// Removes the failed segment to be taken up next, if there is one whose writes and syncs are all over: during a
+    /// relocation only its target, else the oldest.
+    fn take_failed(&mut self) -> Option<OpenSegment> {
+        let last = self.segments.len().saturating_sub(1);
+        let target = self.moving.as_ref().map(|moving| moving.target);
+        let is_next = |segment: &OpenSegment| {
+            let in_turn = target.is_none_or(|target| target == Some(segment.handle));
+            in_turn && segment.failed() && segment.is_settled()
+        };
+        let at = self.segments.iter().take(last).position(is_next)?;
+        self.segments.remove(at)
     }
-    let own = Foreign {
-        origin: failed.origin,
-        kept: failed.kept,
-    };
-    let needed = failed
-        .foreign
-        .into_iter()
-        .chain([own])
-        .filter_map(|foreign| only_needed(foreign, &chunks));
-    Moving {
-        target: None,
-        foreign: needed.collect(),
-        blocks: VecDeque::new(),
-        chunks,
-    }
-}
-
-/// What of an origin must come along: nothing if none of the chunks is its own.
-fn only_needed(mut foreign: Foreign, chunks: &VecDeque<(Entry, Header)>) -> Option<Foreign> {
-    let own = || {
-        chunks
-            .iter()
-            .map(|(_, header)| header)
-            .filter(|h| h.segment_id == foreign.origin.segment_id)
-    };
-    let streams: HashSet<_> = own().map(|header| header.stream_id).collect();
-    let last_block_no = own().map(|header| header.block_no).max()?;
-    foreign.origin.first_block_no = 1; // KEY and STREAM blocks come along, and they stand first
-    foreign.origin.last_block_no = last_block_no;
-    foreign.kept.retain(|block| {
-        let header = header_of(block);
-        header.block_type == BlockType::Key || streams.contains(&header.stream_id)
-    });
-    Some(foreign)
 }
 
 /// Moves blocks while file and pool have room; true when all are placed.
 fn move_on(moving: &mut Moving, active: &mut OpenSegment, pool: &mut Pool, now: Now) -> bool {
-    while let Some(next) = moving.blocks.front() {
-        let len = match next {
-            Next::Origin(_) => 4096,
-            Next::Kept(block) => header_of(block).total_len as usize,
+    while let Some(step) = moving.steps.front() {
+        let (len, buffers) = match step {
+            Step::Origin(_) => (4096, 1),
+            Step::Kept(block) => {
+                let len = header_of(block).total_len as usize;
+                // A KEY block of 256 entries takes five buffers; META_RESERVE is never less.
+                (len, len.div_ceil(BUFFER_BYTES).min(META_RESERVE))
+            }
+            Step::Chunk(entry) => (entry.len as usize, 0),
         };
-        // A KEY block of 256 entries takes five buffers; META_RESERVE is never less.
-        let buffers = len.div_ceil(BUFFER_BYTES).min(META_RESERVE);
         if pool.free() < buffers || active.room() < (len + BUFFER_BYTES) as u64 {
             return false;
         }
-        match moving.blocks.pop_front() {
-            Some(Next::Origin(origin)) => {
+        match moving.steps.pop_front() {
+            Some(Step::Origin(origin)) => {
                 let (placed, block) = active.writer.origin(&origin);
                 active.place_meta(pool, placed, &block, now);
             }
-            Some(Next::Kept(block)) => {
+            Some(Step::Kept(block)) => {
                 let (header, block) = with_padding(&block);
                 let placed = active.writer.place_copy(&header, &block);
                 active.place_meta(pool, placed, &block, now);
             }
+            Some(Step::Chunk(entry)) => {
+                let block = &pool.bytes(&entry.buffer)[..entry.len as usize];
+                let placed = active.writer.place_copy(&header_of(block), block);
+                active.place(entry.buffer, entry.len, placed.offset, entry.what, now);
+            }
             None => {}
         }
     }
-    while active.room() >= (2 * BUFFER_BYTES) as u64 {
-        let Some((entry, header)) = moving.chunks.pop_front() else {
-            break;
-        };
-        let placed = active
-            .writer
-            .place_copy(&header, &pool.bytes(&entry.buffer)[..entry.len as usize]);
-        active.place(entry.buffer, entry.len, placed.offset, entry.what, now);
-    }
-    moving.chunks.is_empty()
+    true
 }
