@@ -3,7 +3,7 @@
 //! Nothing is opened before its stream's commitment was checked, and nothing is handed out that did not authenticate whole.
 //! Every type here that holds a key is wiped when dropped and cannot be printed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use zeroize::Zeroizing;
 
@@ -85,28 +85,34 @@ impl Keyring {
     /// Where every known H of the chain finds its entry by hint, the other entries are not tried: a second slot for the same
     /// identity that came up in the middle of a chain, beside the first, would be missed, and no writer makes one.
     pub fn unlock(&mut self, origin: &Origin, entries: &[KeyEntry]) -> Vec<Unlocked> {
+        let known = self.chains.entry((origin.run_id, origin.shard)).or_default();
+        let mut hints = HashSet::new();
+        // What was learned twice, from segments out of order, comes to the same hint here.
+        known.retain_mut(|known| match known.turn_to(origin) {
+            Turned::Here(hint) => hints.insert(hint),
+            Turned::Past => true,
+            Turned::TooFar => false,
+        });
+        let mut missing = known.is_empty() || hints.len() < known.len();
         let mut unlocked = Vec::new();
         let mut tried = vec![false; entries.len()];
-        let known = self.chains.entry((origin.run_id, origin.shard)).or_default();
-        let mut missing = known.is_empty();
-        for hint in known.iter_mut() {
-            let found = hint
-                .at(origin)
-                .and_then(|hint| entries.iter().position(|entry| entry.hint == hint));
-            let secret = found.and_then(|at| {
+        for hint in &hints {
+            let at = entries.iter().position(|entry| entry.hint == *hint);
+            let opened = at.and_then(|at| {
                 tried[at] = true;
-                unwrap(&self.identity, &entries[at], &origin.node_id, &origin.segment_id).ok()
-            });
-            match (found, secret) {
-                (Some(at), Some(opened)) => unlocked.push(Unlocked {
-                    slot: entries[at].slot,
+                let entry = &entries[at];
+                let opened = unwrap(&self.identity, entry, &origin.node_id, &origin.segment_id).ok()?;
+                Some(Unlocked {
+                    slot: entry.slot,
                     secret: opened.secret,
-                }),
-                _ => missing = true,
-            }
+                })
+            });
+            missing |= opened.is_none();
+            unlocked.extend(opened);
         }
         if missing {
-            for (entry, _) in entries.iter().zip(&tried).filter(|(_, tried)| !**tried) {
+            let untried = entries.iter().zip(&tried).filter(|(_, tried)| !**tried);
+            for (entry, _) in untried {
                 // Most entries are for others. One of an unknown suite is for somebody with a newer reader, and one that
                 // opens to nonsense opens nothing.
                 let Ok(opened) = unwrap(&self.identity, entry, &origin.node_id, &origin.segment_id) else {
@@ -126,20 +132,31 @@ impl Keyring {
     }
 }
 
+/// What comes of turning an H to a segment.
+enum Turned {
+    /// The hint to look for there.
+    Here([u8; 16]),
+    /// H is past it, and there is no way back.
+    Past,
+    /// The segment is so far on that trying all entries costs less.
+    TooFar,
+}
+
 impl KnownHint {
-    /// The hint in `origin`'s entry, H turned forward to it; `None` if H has gone past it, for there is no way back.
-    fn at(&mut self, origin: &Origin) -> Option<[u8; 16]> {
-        // A chain_seq from a forged header must not turn it for years: a node that rotates every second for a year makes 2^25.
-        const FAR: u64 = 1 << 25;
-        let steps = origin
-            .chain_seq
-            .checked_sub(self.chain_seq)
-            .filter(|steps| *steps <= FAR)?;
-        for _ in 0..steps {
-            self.hint.ratchet();
+    /// Steps of about a microsecond each that still cost less than trying a few dozen entries. Without a bound, a forged
+    /// chain_seq would turn it for years.
+    const FAR: u64 = 4096;
+
+    fn turn_to(&mut self, origin: &Origin) -> Turned {
+        match origin.chain_seq.checked_sub(self.chain_seq) {
+            None => Turned::Past,
+            Some(steps) if steps > Self::FAR => Turned::TooFar,
+            Some(steps) => {
+                (0..steps).for_each(|_| self.hint.ratchet());
+                self.chain_seq = origin.chain_seq;
+                Turned::Here(self.hint.for_segment(&origin.segment_id))
+            }
         }
-        self.chain_seq = origin.chain_seq;
-        Some(self.hint.for_segment(&origin.segment_id))
     }
 }
 

@@ -222,10 +222,11 @@ fn repair<S: Source>(
     let mut copy = Copy {
         tail: Tail::new(head),
         pieces: vec![Piece::write(0, head.block.repeat(2))],
-        data_end: survey
-            .footer
-            .as_ref()
-            .map_or(survey.floor, |(_, footer)| footer.data_end),
+        // The FOOTER may lie, but not about what is beyond itself.
+        data_end: match &survey.footer {
+            Some((footer_at, footer)) => footer.data_end.min(*footer_at),
+            None => survey.floor,
+        },
         now_s,
     };
     let mut scanner = Scanner::new(source, head.id);

@@ -440,7 +440,7 @@ impl SegmentWriter {
         let offset = self.next_offset;
         self.next_offset += u64::from(header.total_len);
         if header.segment_id == self.segment_id {
-            self.next_block_no = self.next_block_no.max(header.block_no + 1);
+            self.next_block_no = self.next_block_no.max(header.block_no.saturating_add(1));
         }
         Placed {
             offset,

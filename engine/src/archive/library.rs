@@ -325,7 +325,7 @@ impl OpenPart<'_> {
                 return Some(Err(Problem::new(&self.part.files[*file], missing)));
             }
             self.at += 1;
-            self.next_seq = row.stream_seq + 1;
+            self.next_seq = row.stream_seq.saturating_add(1);
             if wanted {
                 let chunk = self.segments[*file].read_chunk(&self.part.stream, row);
                 return Some(chunk.map_err(|why| Problem::new(&self.part.files[*file], why)));

@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use harborseal_segment::source::Source;
 use rustix::fs::SeekFrom;
@@ -19,6 +20,10 @@ pub mod verify;
 
 /// The extension of segment files, without the dot.
 pub const EXTENSION: &str = "hseal";
+
+/// How often, and how far apart, a lock is asked for before it counts as a writer's.
+const LOCK_TRIES: usize = 3;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// A segment file opened for reading.
 #[derive(Debug)]
@@ -69,8 +74,12 @@ impl FileSource {
     }
 
     /// True if a process holds the writer's lock. The question takes a shared lock for an instant, so that
-    /// several readers may ask at once.
+    /// several readers may ask at once. It is not asked of an empty file: its writer may be about to take the lock, and must not
+    /// find it taken.
     pub fn is_being_written(&self) -> io::Result<bool> {
+        if self.file.metadata()?.len() == 0 {
+            return Ok(false);
+        }
         match self.file.try_lock_shared() {
             Ok(()) => self.file.unlock().map(|()| false),
             Err(TryLockError::WouldBlock) => Ok(true),
@@ -80,11 +89,15 @@ impl FileSource {
 
     /// Takes the writer's lock until the file is dropped; false if another process has it.
     pub fn lock(&self) -> io::Result<bool> {
-        match self.file.try_lock() {
-            Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(error),
+        // Whoever only asks has it for an instant; a writer has it for minutes.
+        for _ in 0..LOCK_TRIES {
+            match self.file.try_lock() {
+                Ok(()) => return Ok(true),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
         }
+        Ok(false)
     }
 }
 
@@ -138,7 +151,7 @@ mod tests {
     fn a_writers_lock_is_seen_until_it_is_dropped() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("a.hseal");
-        File::create(&path).expect("create");
+        std::fs::write(&path, b"begun").expect("create");
         let reader = FileSource::open(&path).expect("open");
         let writer = FileSource::open_writable(&path).expect("open");
         assert!(!reader.is_being_written().expect("ask"));

@@ -77,6 +77,10 @@ pub fn recover(
 ) -> Result<Outcome, RecoverError> {
     // Read-only first: a file that needs nothing may lie on a read-only disk.
     let source = FileSource::open(path).map_err(|why| ReadError::Io { offset: 0, why })?;
+    if source.is_empty() {
+        // Its writer may be about to lock it.
+        return Err(ReadError::NeverBegun.into());
+    }
     let lock = source.lock().map_err(|why| ReadError::Io { offset: 0, why })?;
     if !lock {
         return Ok(Outcome::BeingWritten);

@@ -207,7 +207,9 @@ impl<'a> Check<'a> {
                     let other = before.segment_id();
                     self.find(member, What::SamePlace { other });
                 }
-                Some(before) if before.origin.chain_seq + 1 == seq => self.link(before, member),
+                Some(before) if before.origin.chain_seq.checked_add(1) == Some(seq) => {
+                    self.link(before, member)
+                }
                 Some(before) => self.jump(member, before.origin.chain_seq + 1),
                 None if seq > 0 => self.beginning(member),
                 None if !member.prev.is_zero() => {
@@ -355,7 +357,8 @@ impl<'a> Check<'a> {
         let mut due: HashMap<(&str, u16, u32), u64> = HashMap::new();
         let mut before: Option<&Member> = None;
         for &member in chain {
-            let jumped = before.is_none_or(|before| before.origin.chain_seq + 1 != member.origin.chain_seq);
+            let jumped = before
+                .is_none_or(|before| before.origin.chain_seq.checked_add(1) != Some(member.origin.chain_seq));
             let mut streams: Vec<_> = member
                 .own_streams
                 .iter()

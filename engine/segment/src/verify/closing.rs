@@ -2,8 +2,8 @@
 
 use super::finding::{Finding, What};
 use super::survey::{GAPS_KEPT, Survey, malformed};
-use crate::block::BlockType;
-use crate::body::{FOOTER_RECOVERED, FOOTER_SIGNED, FooterBody, IndexBody, IndexRows};
+use crate::block::{BLOCK_ALIGN, BlockType, HEADER_LEN, Header};
+use crate::body::{BodyError, FOOTER_RECOVERED, FOOTER_SIGNED, FooterBody, IndexBody, IndexRows};
 use crate::merkle::Hash;
 use crate::reader::State;
 use crate::scan::{Block, Gap, GapReason};
@@ -49,6 +49,7 @@ impl Survey<'_> {
         };
         self.footer = Some((block.offset, body));
         self.check_watermark(block, body.durable_upto);
+        self.check_footer_header(block, &body);
         if body.flags & FOOTER_SIGNED != 0 {
             if !self.node.verify_footer(block.body(), &self.head.id) {
                 self.find(
@@ -106,7 +107,38 @@ impl Survey<'_> {
         }
     }
 
+    /// No leaf covers the FOOTER, and the signature only its body: so in this version its header holds nothing else.
+    fn check_footer_header(&mut self, block: &Block<'_>, body: &FooterBody) {
+        if self.head.body.minor > 0 {
+            return;
+        }
+        let expected = Header {
+            durable_4k: (body.durable_upto / BLOCK_ALIGN as u64) as u32,
+            body_crc32c: block.header.body_crc32c,
+            ..Header::new(
+                BlockType::Footer,
+                self.head.id,
+                block.header.block_no,
+                FooterBody::LEN,
+            )
+        };
+        if expected.encode() != block.bytes[..HEADER_LEN] {
+            self.find(
+                block,
+                What::Body(BodyError::Field {
+                    block: "FOOTER",
+                    at: 0,
+                    rule: "the header says more than the signed body",
+                }),
+            );
+        }
+    }
+
     pub(super) fn finish(&mut self) {
+        self.rest_is_zero = self
+            .trailing
+            .as_ref()
+            .is_none_or(|gap| gap.reason == GapReason::Zero);
         for (at, fault) in self.head.clone().faults() {
             let what = match self.is_unused() {
                 true => What::Unfinished,

@@ -52,7 +52,10 @@ impl<S: Source> ChunkRows<S> {
             .len()
             .saturating_sub(self.at)
             .min(MAX_BLOCK_LEN as u64) as usize;
-        let mut bytes = vec![0; left.min(BLOCK_ALIGN)];
+        if left < BLOCK_ALIGN {
+            return Ok(());
+        }
+        let mut bytes = vec![0; BLOCK_ALIGN];
         read_naming_the_page(&self.source, self.at, &mut bytes)?;
         let len = crate::block::Header::parse(&bytes).map_or(0, |header| header.total_len as usize);
         if len > left {

@@ -50,6 +50,8 @@ pub(crate) struct Survey<'k> {
     pub(super) trailing: Option<Gap>,
     /// The file ends with its writer's FOOTER: any gap is damage, and what the gap makes differ need not be said again.
     pub(super) sealed_whole: bool,
+    /// Behind the last block there is nothing but zeros, if anything.
+    pub(super) rest_is_zero: bool,
     /// Gaps and TOMBSTONE(lost) so far.
     pub(super) hole_count: usize,
     pub(super) hole_before: bool,
@@ -154,6 +156,7 @@ impl<'k> Survey<'k> {
             gaps: Vec::new(),
             trailing: None,
             sealed_whole: false,
+            rest_is_zero: true,
             hole_count: 0,
             hole_before: false,
             lost: Vec::new(),
@@ -483,6 +486,7 @@ impl<'k> Survey<'k> {
     pub(crate) fn is_unused(&self) -> bool {
         let prepared = self.tables.keys.len() + self.tables.streams.len();
         self.footer.is_none()
+            && self.rest_is_zero
             && self.floor == 0
             && self.counts.blocks == prepared as u64
             && self.file_len > self.tables.data_end
