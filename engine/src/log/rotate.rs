@@ -155,7 +155,10 @@ impl Log {
             What::Chunk(chunk) => u64::from(chunk.packets),
             What::Meta { .. } => 0,
         };
-        let unsettled = self.outcomes.iter().map(|outcome| u64::from(outcome.chunk.packets));
+        let unsettled = self
+            .outcomes
+            .iter()
+            .map(|outcome| u64::from(outcome.chunk.packets));
         in_segments.chain(moving).map(packets).chain(unsettled).sum()
     }
 

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use sdp_types::{Fmtp, Media, RtpMap, Session};
+use sdp_types::{Media, Session};
 
 use super::Stream;
 
@@ -70,45 +70,60 @@ pub(super) fn payloads(stream: &Stream) -> Vec<Payload> {
     lines.iter().flat_map(payloads_of_line).collect()
 }
 
+/// Read by hand, because cameras write spaces where the typed attributes of `sdp-types` allow none.
 fn payloads_of_line(line: &Media) -> Vec<Payload> {
     // RFC 3711: what the camera itself encrypted is stored as it came, and no codec reads it.
     let secured = line.proto.to_ascii_uppercase().contains("SAVP");
-    let maps: Vec<RtpMap> = line.attributes_typed::<RtpMap>().filter_map(Result::ok).collect();
-    let formats: Vec<Fmtp> = line.attributes_typed::<Fmtp>().filter_map(Result::ok).collect();
     let numbers = line
         .fmt
         .split_ascii_whitespace()
         .filter_map(|n| n.parse::<u8>().ok());
     numbers
         .filter_map(|number| {
-            let (encoding, clock_rate) = maps
-                .iter()
-                .find(|map| map.payload_type == number)
-                .map(|map| (map.encoding_name.to_ascii_uppercase(), map.clock_rate))
-                .or_else(|| assigned(number))
-                .filter(|(_, clock_rate)| *clock_rate > 0)?;
-            let encoding = if secured {
-                format!("{encoding} in SRTP")
-            } else {
-                encoding
-            };
-            let parameters = formats
-                .iter()
-                .filter(|format| format.fmt == number)
-                .flat_map(|format| &format.format_specific_params)
-                .map(|p| {
-                    let value = p.val.as_deref().unwrap_or_default().trim().to_owned();
-                    (p.param.trim().to_ascii_lowercase(), value)
-                })
-                .collect();
+            let mapped = attributes(line, "rtpmap", number).find_map(mapping);
+            let (encoding, clock_rate) = mapped.or_else(|| assigned(number))?;
             Some(Payload {
                 number,
-                encoding,
+                encoding: if secured {
+                    format!("{encoding} in SRTP")
+                } else {
+                    encoding
+                },
                 clock_rate,
-                parameters,
+                parameters: attributes(line, "fmtp", number).flat_map(parameters).collect(),
             })
         })
         .collect()
+}
+
+/// What stands behind `a=NAME:NUMBER`, for each such line.
+fn attributes<'a>(line: &'a Media, name: &'a str, number: u8) -> impl Iterator<Item = &'a str> {
+    let values = line
+        .attributes
+        .iter()
+        .filter(move |a| a.attribute == name)
+        .filter_map(|a| a.value.as_deref());
+    values.filter_map(move |value| {
+        let value = value.trim();
+        let (of, rest) = value.split_once(char::is_whitespace).unwrap_or((value, ""));
+        (of.parse() == Ok(number)).then_some(rest.trim())
+    })
+}
+
+/// `ENCODING/RATE`, perhaps with more behind it.
+fn mapping(text: &str) -> Option<(String, u32)> {
+    let mut fields = text.split('/').map(str::trim);
+    let encoding = fields.next()?.to_ascii_uppercase();
+    let clock_rate = fields.next()?.parse().ok().filter(|rate| *rate > 0)?;
+    Some((encoding, clock_rate))
+}
+
+/// `NAME=VALUE; NAME; …`
+fn parameters(text: &str) -> impl Iterator<Item = (String, String)> {
+    text.split(';').map(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        (name.trim().to_ascii_lowercase(), value.trim().to_owned())
+    })
 }
 
 /// Payload types that need no rtpmap (RFC 3551 §6), as far as cameras send them.
@@ -179,6 +194,26 @@ mod tests {
     fn what_the_camera_encrypted_is_no_codec_to_be_read() {
         let secured = CAMERA.replace("RTP/AVP 96", "RTP/SAVP 96");
         assert_eq!(codec_name(&stream(0, &secured)), "H264 in SRTP");
+    }
+
+    #[test]
+    fn spaces_and_extra_fields_do_no_harm() {
+        for map in ["96  H264/90000", "96 h264/90000/1 ", " 96 H264/90000"] {
+            let sdp = CAMERA.replace("96 H264/90000", map);
+            assert_eq!(payloads(&stream(0, &sdp))[0].encoding, "H264", "{map:?}");
+        }
+        let odd = CAMERA.replace(
+            "96 packetization-mode=1; sprop",
+            "96  Packetization-Mode = 1 ;;sprop",
+        );
+        let payload = &payloads(&stream(0, &odd))[0];
+        assert_eq!(
+            (
+                payload.parameter("packetization-mode"),
+                payload.parameter_sets().len()
+            ),
+            (Some("1"), 2)
+        );
     }
 
     #[test]

@@ -106,3 +106,22 @@ fn h265_with_b_frames_and_open_gop() {
     ];
     assert_comes_back("open", "320x240", &encoder, &[]);
 }
+
+#[test]
+fn h264_of_odd_size_with_ten_bits_and_more_colour() {
+    let encoder = ["-c:v", "libx264", "-g", "25", "-pix_fmt", "yuv422p10le"];
+    assert_comes_back("ten", "322x242", &encoder, &[]);
+}
+
+#[test]
+fn h265_of_odd_size_with_ten_bits_and_more_colour() {
+    let encoder = [
+        "-c:v",
+        "libx265",
+        "-pix_fmt",
+        "yuv444p10le",
+        "-x265-params",
+        "keyint=25:log-level=none",
+    ];
+    assert_comes_back("ten", "322x242", &encoder, &[]);
+}

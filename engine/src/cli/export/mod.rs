@@ -245,9 +245,11 @@ fn tell(args: &Args, report: &Report, problems: &[Problem]) -> Result<(), CliErr
     let span = from
         .zip(to)
         .map_or(String::new(), |(from, to)| format!(", from {from} to {to}"));
+    // A sender that began anew, or an outage longer than its numbers reach, is a gap of unknown size.
     let gaps = match report.gaps {
         0 => String::new(),
-        gaps => format!("; {gaps} gaps, {} packets lost", report.lost),
+        1 => format!("; 1 gap, at least {} packets missing", report.lost),
+        gaps => format!("; {gaps} gaps, at least {} packets missing", report.lost),
     };
     people(format_args!(
         "{}: {frames}{} packets, {} bytes{span}{gaps}",
