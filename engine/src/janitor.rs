@@ -1,8 +1,4 @@
-//! The janitor: a thread that looks after segments nobody writes any more.
-//!
-//! At the start it finds what earlier runs left, closes what a crash left open (at a bounded rate, beside recording), and has the chain
-//! ends written down in the new run's first segment, so that a deleted segment shows. From then on it deletes what retention says,
-//! oldest first, never an open segment.
+//! The janitor: a thread that deletes what retention says, oldest first, never an open segment.
 //!
 //! ```text
 //!   expired ─▶ tombstone to shard 0 ─▶ durable (or 2 s, or no space to write it) ─▶ unlink ─▶ fsync folder
@@ -17,12 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
-use harborseal_segment::body::{ChainHead, DeletedSegment};
-use harborseal_segment::ids::{RunId, SegmentId};
-use harborseal_segment::node::NodeKey;
+use harborseal_segment::body::DeletedSegment;
+use harborseal_segment::ids::SegmentId;
 
-use crate::archive::closing::{self, Closing, close_leftover};
-use crate::archive::find::FindError;
 use crate::log::catalog::{Catalog, ClosedSegment, Note, Retention};
 use crate::shard::Command;
 use crate::uring::sys::{self, Waker};
@@ -31,22 +24,15 @@ use crate::uring::sys::{self, Waker};
 const ROUND: Duration = Duration::from_secs(1);
 /// Longest wait for a tombstone before its segment is deleted all the same.
 const TOMBSTONE_PATIENCE: Duration = Duration::from_secs(2);
-/// Wait before a segment that could not be closed is tried again; doubles up to an hour.
-const RETRY_FIRST: Duration = Duration::from_secs(10);
-const RETRY_LAST: Duration = Duration::from_secs(3600);
 
 /// What the janitor works with.
 pub struct Settings {
     /// `DATA/segments`.
     pub folder: PathBuf,
-    /// This run: its segments are not leftovers.
-    pub run_id: RunId,
-    /// The node's signing key.
-    pub node: Arc<NodeKey>,
     /// What to keep; a reload may change it.
     pub retention: Arc<Mutex<Retention>>,
-    /// Most bytes read per second while old segments are recovered; `None`: no bound.
-    pub recovery_bytes_per_s: Option<u64>,
+    /// To the recovery thread: segments that were abandoned.
+    pub abandoned: Sender<PathBuf>,
 }
 
 /// What the janitor has to say to people and logs.
@@ -70,13 +56,6 @@ pub enum Notice {
     ShardEnded(String),
 }
 
-/// A leftover to be tried again.
-struct Leftover {
-    path: PathBuf,
-    due: Instant,
-    wait: Duration,
-}
-
 /// Segments on their way out.
 struct Deletion {
     segments: Vec<ClosedSegment>,
@@ -90,7 +69,6 @@ pub struct Janitor {
     shard: (Sender<Command>, Waker),
     notices: Sender<Notice>,
     catalog: Catalog,
-    leftovers: Vec<Leftover>,
     deletions: HashMap<u64, Deletion>,
     next_ticket: u64,
     no_space: bool,
@@ -110,7 +88,6 @@ impl Janitor {
             shard,
             notices,
             catalog: Catalog::default(),
-            leftovers: Vec::new(),
             deletions: HashMap::new(),
             next_ticket: 0,
             no_space: false,
@@ -119,7 +96,6 @@ impl Janitor {
 
     /// Works until every keeper and shard has hung up.
     pub fn run(mut self) {
-        self.look_back();
         loop {
             match self.notes.recv_timeout(ROUND) {
                 Ok(note) => self.take(note),
@@ -129,7 +105,6 @@ impl Janitor {
             while let Ok(note) = self.notes.try_recv() {
                 self.take(note);
             }
-            self.retry_leftovers();
             self.expire();
             self.delete_due();
         }
@@ -141,17 +116,16 @@ impl Janitor {
 
     fn take(&mut self, note: Note) {
         match note {
-            Note::Closed(segment) => self.catalog.add(segment),
-            Note::Abandoned { path, .. } => {
-                self.leftovers.push(Leftover {
-                    path,
-                    due: Instant::now() + RETRY_FIRST,
-                    wait: RETRY_FIRST,
-                });
+            Note::Closed(segment) | Note::Found(segment) => self.catalog.add(segment),
+            Note::Abandoned(path) => {
+                // Recovery ends with the engine; then the next start finds the file.
+                let _ = self.settings.abandoned.send(path);
             }
+            Note::Heads(heads) if heads.is_empty() => {}
+            Note::Heads(heads) => self.tell_shard(Command::Heads(heads)),
             Note::TombstonesDurable(ticket) => {
                 if let Some(deletion) = self.deletions.remove(&ticket) {
-                    self.delete(&deletion.segments);
+                    self.delete(deletion.segments);
                 }
             }
             Note::NoSpace => self.no_space = true,
@@ -159,130 +133,14 @@ impl Janitor {
         }
     }
 
-    // ---- The past -------------------------------------------------------------------------------------------
-
-    fn look_back(&mut self) {
-        let mut heads: HashMap<(RunId, u32), ChainHead> = HashMap::new();
-        let mut recovered = 0;
-        for path in self.old_files() {
-            while let Ok(note) = self.notes.try_recv() {
-                self.take(note);
-            }
-            let Some(closing) = self.close(&path) else {
-                continue;
-            };
-            recovered += usize::from(closing.just_now);
-            let chain = (closing.head.run_id, closing.head.shard);
-            if heads
-                .get(&chain)
-                .is_none_or(|known| known.chain_seq < closing.head.chain_seq)
-            {
-                heads.insert(chain, closing.head);
-            }
-            self.catalog.add(closing.segment);
-        }
-        if !heads.is_empty() {
-            self.tell_shard(Command::Heads(heads.into_values().collect()));
-        }
-        self.say(Notice::RecoveryDone {
-            segments: self.catalog.len(),
-            recovered,
-        });
-    }
-
-    /// Segment files there now, oldest folder first. Those of this run are locked by their keeper and left alone later.
-    fn old_files(&mut self) -> Vec<PathBuf> {
-        match crate::archive::find::segments(std::slice::from_ref(&self.settings.folder)) {
-            Ok(found) => found.segments,
-            Err(FindError { path, why }) => {
-                self.warn(format!("cannot list old segments in {}: {why}", path.display()));
-                Vec::new()
-            }
-        }
-    }
-
-    /// Closes a leftover at a bounded rate, so that recording keeps the disk, or reads what is to be known of a closed one.
-    fn close(&mut self, path: &Path) -> Option<Closing> {
-        let Settings {
-            run_id,
-            node,
-            recovery_bytes_per_s,
-            ..
-        } = &self.settings;
-        let (began, rate) = (Instant::now(), *recovery_bytes_per_s);
-        let pace = |read_bytes: u64| {
-            if let Some(rate) = rate {
-                let owed = Duration::from_secs_f64(read_bytes as f64 / rate.max(1) as f64);
-                std::thread::sleep(owed.saturating_sub(began.elapsed()));
-            }
-        };
-        match close_leftover(path, *run_id, node, pace) {
-            Ok(closing::Leftover::NotOurs | closing::Leftover::Deleted) => None,
-            Ok(closing::Leftover::Closed(closing)) => {
-                if closing.just_now {
-                    self.say(Notice::Recovered {
-                        segment: closing.segment.id,
-                    });
-                }
-                Some(closing)
-            }
-            Ok(closing::Leftover::Corrupt(closing)) => {
-                let (shown, remedy) = (path.display(), "`harborseal recover` makes a repaired copy");
-                self.warn(format!(
-                    "{shown}: what was durable in it is damaged; it is left as it is, {remedy}"
-                ));
-                Some(closing)
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => {
-                self.warn(format!(
-                    "cannot recover {}: {error}; it is tried again",
-                    path.display()
-                ));
-                self.leftovers.push(Leftover {
-                    path: path.to_owned(),
-                    due: Instant::now() + RETRY_FIRST,
-                    wait: RETRY_FIRST,
-                });
-                None
-            }
-        }
-    }
-
-    fn retry_leftovers(&mut self) {
-        let now = Instant::now();
-        let due: Vec<Leftover> = self
-            .leftovers
-            .extract_if(.., |leftover| leftover.due <= now)
-            .collect();
-        for Leftover { path, wait, .. } in due {
-            if !path.exists() {
-                continue;
-            }
-            let before = self.leftovers.len();
-            if let Some(closing) = self.close(&path) {
-                self.catalog.add(closing.segment);
-            }
-            let wait = (wait * 2).min(RETRY_LAST);
-            for leftover in &mut self.leftovers[before..] {
-                *leftover = Leftover {
-                    path: path.clone(),
-                    due: now + wait,
-                    wait,
-                };
-            }
-        }
-    }
-
-    // ---- Retention ------------------------------------------------------------------------------------------
-
     fn expire(&mut self) {
+        let no_space = std::mem::take(&mut self.no_space);
         let retention = *self
             .settings
             .retention
             .lock()
             .expect("nobody panics while holding a copy's lock");
-        if !retention.deletes() || (self.catalog.is_empty() && self.deletions.is_empty()) {
+        if !retention.deletes() || self.catalog.is_empty() {
             return;
         }
         let free_bytes = match sys::free_space(&self.settings.folder) {
@@ -304,13 +162,8 @@ impl Janitor {
             .sum();
         let now_s = sys::realtime_ns() / 1_000_000_000;
         let mut expired = self.catalog.take_expired(retention, now_s, free_bytes + leaving);
-        if std::mem::take(&mut self.no_space) && expired.is_empty() && self.deletions.is_empty() {
-            // The disk is full below the bounds: the rules would rather lose the oldest than the newest.
-            let one_more = Retention {
-                max_bytes: Some(self.catalog.bytes().saturating_sub(1)),
-                ..retention
-            };
-            expired = self.catalog.take_expired(one_more, now_s, free_bytes);
+        if no_space && expired.is_empty() && self.deletions.is_empty() {
+            expired.extend(self.catalog.take_oldest());
         }
         if expired.is_empty() {
             return;
@@ -342,25 +195,29 @@ impl Janitor {
             .collect();
         for ticket in tickets {
             if let Some(deletion) = self.deletions.remove(&ticket) {
-                self.delete(&deletion.segments);
+                self.delete(deletion.segments);
             }
         }
     }
 
-    fn delete(&self, segments: &[ClosedSegment]) {
-        for segment in segments {
-            match fs::remove_file(&segment.path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => self.warn(format!("cannot delete {}: {error}", segment.path.display())),
-            }
-        }
-        let mut days: Vec<&Path> = segments
+    /// Unlinks files. One that cannot be unlinked stays in the books and is tried again.
+    fn delete(&mut self, segments: Vec<ClosedSegment>) {
+        let mut days: Vec<PathBuf> = segments
             .iter()
-            .filter_map(|segment| segment.path.parent())
+            .filter_map(|s| s.path.parent())
+            .map(Path::to_owned)
             .collect();
         days.dedup();
-        for day in days {
+        for segment in segments {
+            match fs::remove_file(&segment.path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    self.warn(format!("cannot delete {}: {error}", segment.path.display()));
+                    self.catalog.add(segment);
+                }
+                _ => {}
+            }
+        }
+        for day in &days {
             // An empty day goes too; one that is not empty refuses, and today's is made again when needed.
             let gone = fs::remove_dir(day).is_ok();
             let folder = if gone { &self.settings.folder } else { day };

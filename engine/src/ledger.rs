@@ -1,6 +1,6 @@
 //! The loss ledger: received = stored + Σ dropped(reason) + in flight, in packets, exactly, always.
 //!
-//! One [`Ledger`] per stream and one per shard; *stored* counts a packet only once an fdatasync that covers it
+//! One [`StreamLedger`] per stream, one [`Snapshot`] per shard; *stored* counts a packet only once an fdatasync that covers it
 //! has returned. After a clean stop nothing is in flight, and the two sides are equal.
 
 use hdrhistogram::Histogram;
@@ -17,7 +17,7 @@ pub enum Reason {
     BadPadding,
     /// The header extension runs past the packet (RFC 3550 §5.3.1).
     BadExtension,
-    /// An RTCP compound packet whose lengths do not add up, or whose first packet may not stand first (RFC 3550 A.2).
+    /// An RTCP compound packet whose lengths do not add up, or with padding before its last part (RFC 3550 A.2).
     BadRtcp,
     /// Larger than one chunk can hold.
     Oversize,
@@ -182,7 +182,8 @@ pub struct Snapshot {
     pub kernel_drop_batches: u64,
     /// Chunks sealed.
     pub chunks: u64,
-    /// Bytes appended to segments, all block types and padding included.
+    /// Bytes of segments made durable by the shard, padding included; a segment's first blocks, its index and footer are
+    /// the keeper's and not in it.
     pub written_bytes: u64,
     /// Segments opened, closed ones included.
     pub segments: u64,

@@ -19,6 +19,7 @@ pub mod shard;
 pub mod archive;
 
 pub mod janitor;
+pub mod recovery;
 
 pub mod media;
 

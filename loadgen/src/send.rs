@@ -372,7 +372,9 @@ mod tests {
     #[test]
     fn targets_take_turns_in_a_batch_and_each_message_gets_its_own_answer() {
         let sockets = [receiver(), receiver()];
-        let targets = sockets.each_ref().map(|socket| socket.local_addr().expect("bound"));
+        let targets = sockets
+            .each_ref()
+            .map(|socket| socket.local_addr().expect("bound"));
         let mut sender = Sender::open(&targets, None, Rtcp::Same, false).expect("loopback");
         let mut batch = Batch::default();
         for number in 0..6u8 {

@@ -4,12 +4,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
-use harborseal_segment::body::{ChainHead, FooterBody, HEAD_FOOTER, HEAD_RECOVERED};
+use harborseal_segment::body::{ChainHead, FOOTER_RECOVERED, FooterBody, HEAD_FOOTER, HEAD_RECOVERED};
 use harborseal_segment::head::Head;
 use harborseal_segment::ids::RunId;
 use harborseal_segment::node::NodeKey;
-use harborseal_segment::reader::{Segment, State};
+use harborseal_segment::reader::read_footer;
 use harborseal_segment::recover::{CloseTail, Plan, plan};
 use harborseal_segment::source::Source;
 use harborseal_segment::verify::Report;
@@ -18,10 +19,13 @@ use super::FileSource;
 use crate::log::catalog::ClosedSegment;
 use crate::uring::sys;
 
+/// Age at which a file without a single block is taken for the remains of a crash.
+const EMPTY_AGE: Duration = Duration::from_secs(60);
+
 /// What became of a leftover.
 pub enum Leftover {
-    /// It is of the present run, or another process has it.
-    NotOurs,
+    /// It is being written: by the present run, or by another process.
+    Written,
     /// It was prepared and never used, and is deleted now.
     Deleted,
     /// It has its footer.
@@ -43,19 +47,30 @@ pub struct Closing {
 /// Looks at one file and closes it if a crash left it open. `progress` hears how many bytes were read, often, and may wait.
 pub fn close_leftover(
     path: &Path,
-    present: RunId,
+    present: Option<RunId>,
     node: &NodeKey,
     progress: impl FnMut(u64),
 ) -> io::Result<Leftover> {
     let source = FileSource::open_writable(path)?;
     let head = match Head::read(&source) {
         Ok(head) => head,
-        // Created and allocated, but the crash came before its first block was durable: there is nothing in it.
-        Err(_) if source.next_data(0) >= source.len() && source.lock()? => return delete(path),
+        // Created and allocated, but the crash came before its first block was durable: there is nothing in it. A young one may be
+        // a segment of this run that its keeper has not locked yet.
+        Err(_) if source.next_data(0) >= source.len() => {
+            let old = fs::metadata(path)?
+                .modified()?
+                .elapsed()
+                .is_ok_and(|age| age >= EMPTY_AGE);
+            return if old && source.lock()? {
+                delete(path)
+            } else {
+                Ok(Leftover::Written)
+            };
+        }
         Err(error) => return Err(io::Error::other(error)),
     };
-    if head.body.run_id == present || !source.lock()? {
-        return Ok(Leftover::NotOurs);
+    if present == Some(head.body.run_id) || !source.lock()? {
+        return Ok(Leftover::Written);
     }
     if let Some(closing) = read_closed(path, &source)? {
         return Ok(Leftover::Closed(closing));
@@ -93,14 +108,13 @@ fn carry_out(source: &FileSource, tail: &CloseTail) -> io::Result<()> {
 
 /// A segment with a footer at its end: two reads, whatever its size.
 fn read_closed(path: &Path, source: &FileSource) -> io::Result<Option<Closing>> {
-    let segment = Segment::open(source).map_err(io::Error::other)?;
-    let Some(footer) = segment.footer() else {
+    let head = Head::read(source).map_err(io::Error::other)?;
+    let Some(footer) = read_footer(source, &head).map_err(io::Error::other)? else {
         return Ok(None);
     };
-    let recovered = segment.state() == State::Recovered;
     Ok(Some(Closing {
-        segment: closed_segment(path, segment.head(), footer.closed_s, footer.root)?,
-        head: chain_head(segment.head(), footer, recovered),
+        segment: closed_segment(path, &head, footer.closed_s, footer.root)?,
+        head: chain_head(&head, &footer),
         just_now: false,
     }))
 }
@@ -119,7 +133,8 @@ fn closed_segment(path: &Path, head: &Head, closed_s: u64, root: [u8; 32]) -> io
     })
 }
 
-fn chain_head(head: &Head, footer: &FooterBody, recovered: bool) -> ChainHead {
+fn chain_head(head: &Head, footer: &FooterBody) -> ChainHead {
+    let recovered = footer.flags & FOOTER_RECOVERED != 0;
     let Head { id, body, .. } = head;
     ChainHead {
         run_id: body.run_id,
@@ -140,6 +155,7 @@ fn closing_of(path: &Path, report: &Report, just_now: bool) -> io::Result<Closin
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |age| age.as_secs());
     let Head { id, body, .. } = &report.head;
+    let (leaf_count, root) = report.last_checkpoint.unwrap_or((0, [0; 32]));
     Ok(Closing {
         segment: closed_segment(path, &report.head, written_s, report.root)?,
         head: ChainHead {
@@ -149,8 +165,8 @@ fn closing_of(path: &Path, report: &Report, just_now: bool) -> io::Result<Closin
             chain_seq: body.chain_seq,
             segment_id: *id,
             durable_upto: report.floor,
-            leaf_count: report.leaf_count,
-            root: report.root,
+            leaf_count,
+            root,
         },
         just_now,
     })

@@ -106,7 +106,10 @@ fn reload(running: Arc<Config>, levers: Arc<OnceLock<Levers>>) -> Reload {
             .get()
             .ok_or_else(|| "the engine is still starting".to_owned())?;
         if !levers.reload(&new, RELOAD_PATIENCE) {
-            return Err("it is valid, but not in force yet: the disk does not take a new segment".to_owned());
+            return Ok(
+                "accepted; it takes effect with the next segment, which the disk does not take yet"
+                    .to_owned(),
+            );
         }
         let cameras = counted(new.registry.cameras.len(), "camera");
         let customers = counted(new.registry.customers.len(), "customer");

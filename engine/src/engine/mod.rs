@@ -6,13 +6,14 @@
 //!   sockets ─▶ shard 1 ── requests ─▶ keeper 1 ─┘                 and talks through ports and commands
 //! ```
 //!
-//! A stop is ordered: shards make everything durable and hang up, their keepers close the segments and hang up, then the janitor ends.
+//! A stop is ordered: shards make everything durable and hang up, their keepers close the segments and hang up, then recovery and the janitor end.
 
 mod home;
 pub mod memory;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ use crate::log::keeper::{Keeper, KeeperSettings, Reply};
 use crate::log::prepare::Chain;
 use crate::log::{Limits, Log, Request};
 use crate::port::ShardPort;
+use crate::recovery::Recovery;
 use crate::shard::core::{Core, Settings};
 use crate::shard::hold::Hold;
 use crate::shard::links::{self, Links};
@@ -74,6 +76,9 @@ pub struct Running {
     shards: Vec<RunningShard>,
     keepers: Vec<JoinHandle<()>>,
     janitor: JoinHandle<()>,
+    recovery: JoinHandle<()>,
+    /// Tells recovery to end.
+    stopping: Arc<AtomicBool>,
     /// What the janitor has to say.
     pub notices: Receiver<Notice>,
     /// Where packets are taken.
@@ -186,11 +191,12 @@ pub fn start(config: &Config, ports: Vec<ShardPort>) -> Result<Running, StartErr
             waker,
             &janitor_notes,
             requests_of_shard,
+            &notices,
         )?);
         let body = {
             let (waker, ready) = (waker.clone(), ready.clone());
             let alarm = Alarm {
-                shard,
+                thread: format!("shard-{index}"),
                 notices: notices.clone(),
             };
             move || {
@@ -220,21 +226,33 @@ pub fn start(config: &Config, ports: Vec<ShardPort>) -> Result<Running, StartErr
     notes.extend(shard_notes);
 
     let retention = Arc::new(Mutex::new(retention_of(config)));
-    let janitor_settings = janitor::Settings {
+    let (abandoned, abandoned_of_run) = unbounded();
+    let stopping = Arc::new(AtomicBool::new(false));
+    let recovery = Recovery {
         folder: home.segments.clone(),
         run_id,
         node,
+        bytes_per_s: settings.recovery.rate_limit_bytes_per_s,
+        abandoned: abandoned_of_run,
+        notes: janitor_notes,
+        notices: notices.clone(),
+        stopping: Arc::clone(&stopping),
+    };
+    let recovery = spawn("recovery", move || recovery.run())?;
+    let janitor_settings = janitor::Settings {
+        folder: home.segments.clone(),
         retention: Arc::clone(&retention),
-        recovery_bytes_per_s: Some(settings.recovery.rate_limit_bytes_per_s),
+        abandoned,
     };
     let to_first = (shards[0].commands.clone(), shards[0].waker.clone());
-    drop(janitor_notes);
     let janitor = Janitor::new(janitor_settings, notes_of_all, to_first, notices);
     let janitor = spawn("janitor", move || janitor.run())?;
     Ok(Running {
         shards,
         keepers,
         janitor,
+        recovery,
+        stopping,
         notices: notices_of_all,
         listen,
         notes,
@@ -280,9 +298,9 @@ impl Levers {
     }
 }
 
-/// Tells people when a shard ends before it was told to, by an error or a panic.
+/// Tells people when a thread the engine cannot do without ends before it was told to, by an error or a panic.
 struct Alarm {
-    shard: u16,
+    thread: String,
     notices: Sender<Notice>,
 }
 
@@ -297,7 +315,7 @@ impl Alarm {
         // Nobody may be listening any more, at the end of a run.
         let _ = self
             .notices
-            .send(Notice::ShardEnded(format!("shard {} ended: {why}", self.shard)));
+            .send(Notice::ShardEnded(format!("{} ended: {why}", self.thread)));
     }
 }
 
@@ -343,6 +361,8 @@ impl Running {
                 .extend(failure.map(|error| format!("shard {index} ended: {error}")));
         }
         self.keepers.into_iter().for_each(joined);
+        self.stopping.store(true, Ordering::Release);
+        joined(self.recovery);
         joined(self.janitor);
         drop(self.home);
         books
@@ -372,10 +392,16 @@ fn spawn_keeper(
     waker: &Waker,
     janitor: &Sender<Note>,
     requests: Receiver<Request>,
+    notices: &Sender<Notice>,
 ) -> Result<JoinHandle<()>, StartError> {
+    let alarm = Alarm {
+        thread: format!("keeper-{index}"),
+        notices: notices.clone(),
+    };
     let keeper = Keeper::new(settings, OsFiles, Box::new(os_random()), janitor.clone());
     let waker = waker.clone();
     spawn(&format!("keeper-{index}"), move || {
+        let _alarm = alarm; // sounds when a panic drops it
         keeper.run(&requests, &replies, &waker);
     })
 }
@@ -504,7 +530,8 @@ fn run_shard(
     ready: &Sender<Readiness>,
 ) -> Ended {
     let shard = reports.shard;
-    let armed = build(&plans, waker).and_then(|(core, ring, report)| {
+    let armed = build(&plans, waker).and_then(|(core, ring, mut report)| {
+        report.locked &= links.are_locked();
         let mut shard = Shard::new(core, ring, links, sockets, reports, replies, commands);
         let remedy = "see `harborseal check`";
         shard
@@ -563,6 +590,7 @@ fn build(plans: &Plans, waker: &Waker) -> Result<(Core, Ring, ShardReady), Start
     };
     let ring = Ring::new(&options, waker)
         .map_err(|error| StartError::io("cannot make an io_uring", &error, &probe::ring_remedy(&error)))?;
+    let hold_is_locked = hold.as_ref().is_none_or(Hold::is_locked);
     let (pool_report, ring_report) = (region.report(), ring.report());
     let of_ring = ring_report.buffers.memory;
     let mut notes = Vec::new();
@@ -573,7 +601,7 @@ fn build(plans: &Plans, waker: &Waker) -> Result<(Core, Ring, ShardReady), Start
         );
     }
     let report = ShardReady {
-        locked: pool_report.locked && of_ring.locked,
+        locked: pool_report.locked && of_ring.locked && hold_is_locked,
         lock_errno: pool_report.lock_errno.or(of_ring.lock_errno),
         notes,
     };

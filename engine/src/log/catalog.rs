@@ -2,9 +2,10 @@
 //!
 //! Oldest first, by the time a segment was closed. An open segment is not in it, so it can never be chosen.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use harborseal_segment::body::{DeletedSegment, DeletionReason};
+use harborseal_segment::body::{ChainHead, DeletedSegment, DeletionReason};
 use harborseal_segment::ids::{RunId, SegmentId};
 use time::{Duration, OffsetDateTime};
 
@@ -48,12 +49,11 @@ pub enum Note {
     /// A segment was closed.
     Closed(ClosedSegment),
     /// A segment was left without a footer; recovery will have to look at it.
-    Abandoned {
-        /// Its id.
-        id: SegmentId,
-        /// Its file.
-        path: PathBuf,
-    },
+    Abandoned(PathBuf),
+    /// A closed segment of an earlier run, or one that recovery has closed.
+    Found(ClosedSegment),
+    /// The chain ends of earlier runs, once all their segments were looked at.
+    Heads(Vec<ChainHead>),
     /// The tombstones of this ticket are durable.
     TombstonesDurable(u64),
     /// The disk is full.
@@ -80,25 +80,31 @@ impl Retention {
     }
 }
 
-/// The closed segments.
+/// Most segments taken at once: their tombstone, 80 bytes each, fits one buffer of the shard that writes it.
+const MAX_TAKEN: usize = 500;
+
+/// The closed segments, oldest first. Told apart by their files: a repaired copy has its original's id.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    segments: Vec<ClosedSegment>,
+    segments: BTreeMap<(u64, PathBuf), ClosedSegment>,
+    bytes: u64,
 }
 
 impl Catalog {
     /// Adds a segment; one already there is replaced.
     pub fn add(&mut self, segment: ClosedSegment) {
-        self.segments.retain(|other| other.id != segment.id);
-        let at = self
+        self.bytes += segment.bytes;
+        if let Some(old) = self
             .segments
-            .partition_point(|other| other.closed_s <= segment.closed_s);
-        self.segments.insert(at, segment);
+            .insert((segment.closed_s, segment.path.clone()), segment)
+        {
+            self.bytes -= old.bytes;
+        }
     }
 
     /// Bytes of all segments.
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.bytes).sum()
+        self.bytes
     }
 
     /// How many there are.
@@ -111,44 +117,47 @@ impl Catalog {
         self.segments.is_empty()
     }
 
-    /// Removes and returns what has to go, oldest first, each with the rule that says so. `free_bytes` is what the file
-    /// system has now.
+    /// Removes and returns what has to go, oldest first and up to 500, each with the rule that says so. `free_bytes` is what the
+    /// file system has now.
     pub fn take_expired(
         &mut self,
         keep: Retention,
         now_s: u64,
         free_bytes: u64,
     ) -> Vec<(ClosedSegment, DeletionReason)> {
-        let mut total = self.bytes();
         let mut free = free_bytes;
-        let expired = |segment: &ClosedSegment, total: u64, free: u64| {
-            if keep
-                .max_age_s
-                .is_some_and(|max_age_s| now_s.saturating_sub(segment.closed_s) > max_age_s)
-            {
-                Some(DeletionReason::MaxAge)
-            } else if keep.max_bytes.is_some_and(|max_bytes| total > max_bytes) {
-                Some(DeletionReason::MaxBytes)
+        let mut taken = Vec::new();
+        while taken.len() < MAX_TAKEN {
+            let Some(oldest) = self.segments.first_entry() else {
+                break;
+            };
+            let segment = oldest.get();
+            let too_old = |max_age_s| now_s.saturating_sub(segment.closed_s) > max_age_s;
+            let reason = if keep.max_age_s.is_some_and(too_old) {
+                DeletionReason::MaxAge
+            } else if keep.max_bytes.is_some_and(|max_bytes| self.bytes > max_bytes) {
+                DeletionReason::MaxBytes
             } else if keep
                 .min_free_bytes
                 .is_some_and(|min_free_bytes| free < min_free_bytes)
             {
-                Some(DeletionReason::MinFree)
+                DeletionReason::MinFree
             } else {
-                None
-            }
-        };
-        let mut taken = Vec::new();
-        for segment in &self.segments {
-            let Some(reason) = expired(segment, total, free) else {
                 break;
             };
-            total -= segment.bytes;
+            let segment = oldest.remove();
+            self.bytes -= segment.bytes;
             free += segment.bytes;
-            taken.push((segment.clone(), reason));
+            taken.push((segment, reason));
         }
-        self.segments.drain(..taken.len());
         taken
+    }
+
+    /// Removes and returns the oldest segment: the disk is full, and the newest footage is worth more than the oldest.
+    pub fn take_oldest(&mut self) -> Option<(ClosedSegment, DeletionReason)> {
+        let (_, segment) = self.segments.pop_first()?;
+        self.bytes -= segment.bytes;
+        Some((segment, DeletionReason::MinFree))
     }
 }
 
@@ -171,7 +180,7 @@ mod tests {
     fn closed(n: u8, closed_s: u64, bytes: u64) -> ClosedSegment {
         ClosedSegment {
             id: SegmentId([n; 16]),
-            path: PathBuf::new(),
+            path: PathBuf::from(n.to_string()),
             bytes,
             run_id: RunId([0; 16]),
             shard: 0,

@@ -51,6 +51,16 @@ pub enum What {
     },
 }
 
+impl What {
+    /// A copy of another segment's block keeps its own number; a watermark behind it names the last one of the segment it is in.
+    pub fn stands_behind(&mut self, next_block_no: u64) {
+        match self {
+            What::Chunk(chunk) => chunk.block_no = next_block_no - 1,
+            What::Meta { block_no } => *block_no = next_block_no - 1,
+        }
+    }
+}
+
 /// What the books need of a sealed chunk once it is durable, or lost.
 #[derive(Clone, Copy, Debug)]
 pub struct ChunkFacts {
@@ -62,7 +72,7 @@ pub struct ChunkFacts {
     pub packet_bytes: u32,
     /// Arrival of its first packet, realtime.
     pub first_arrival_ns: u64,
-    /// Its `block_no`.
+    /// Number of the last of its segment's own blocks up to it: its own, unless it was copied from another segment.
     pub block_no: u64,
 }
 

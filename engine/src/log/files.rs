@@ -71,7 +71,7 @@ impl Files for OsFiles {
 
     fn create(&mut self, path: &Path) -> io::Result<Arc<File>> {
         let file = sys::create_direct(path)?.file;
-        file.try_lock().map_err(io::Error::from)?;
+        file.lock()?; // a reader that asks whether it is being written holds it for an instant
         Ok(Arc::new(file))
     }
 

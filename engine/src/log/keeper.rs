@@ -108,10 +108,18 @@ impl<F: Files> Keeper<F> {
     pub fn run(mut self, requests: &Receiver<Request>, replies: &Sender<Reply<F::File>>, shard: &Waker) {
         for request in requests {
             if let Some(reply) = self.carry_out(request) {
-                // The shard may be gone already at the end of a run; then nobody needs the answer.
-                let _ = replies.send(reply);
+                if let Err(unheard) = replies.send(reply) {
+                    self.nobody_heard(unheard.into_inner());
+                }
                 shard.wake();
             }
+        }
+    }
+
+    /// The shard has ended: a segment prepared for it is deleted again.
+    fn nobody_heard(&mut self, reply: Reply<F::File>) {
+        if let Reply::Prepared(prepared, _) = reply {
+            self.carry_out(Request::Discard(prepared.handle));
         }
     }
 
@@ -124,10 +132,13 @@ impl<F: Files> Keeper<F> {
             })),
             Request::Extend { segment, from, bytes } => {
                 let result = self.extend(segment, from, bytes);
-                Some(Reply::Extended(
-                    segment,
-                    result.map_err(|e| e.raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error())),
-                ))
+                let errno = |error: io::Error| match is_no_space(&error) {
+                    true => rustix::io::Errno::NOSPC.raw_os_error(), // a quota is a small disk
+                    false => error
+                        .raw_os_error()
+                        .unwrap_or(rustix::io::Errno::IO.raw_os_error()),
+                };
+                Some(Reply::Extended(segment, result.map_err(errno)))
             }
             Request::Close {
                 segment,
@@ -136,10 +147,7 @@ impl<F: Files> Keeper<F> {
             } => Some(self.close(segment, *writer, prev_root)),
             Request::Abandon(handle) => {
                 let file = self.files.remove(&handle)?;
-                self.tell(Note::Abandoned {
-                    id: file.id,
-                    path: file.path,
-                });
+                self.tell(Note::Abandoned(file.path));
                 Some(Reply::Released(handle))
             }
             Request::Discard(handle) => {
@@ -284,10 +292,7 @@ impl<F: Files> Keeper<F> {
                     "cannot close segment {}: {error}",
                     file.path.display()
                 )));
-                self.tell(Note::Abandoned {
-                    id: file.id,
-                    path: file.path,
-                });
+                self.tell(Note::Abandoned(file.path));
                 Reply::Released(handle)
             }
         }
@@ -342,7 +347,10 @@ impl<F: Files> Keeper<F> {
     }
 }
 
-/// Whether it failed for lack of space.
+/// Whether it failed for lack of space, or of quota.
 pub fn is_no_space(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error())
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }

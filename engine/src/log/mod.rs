@@ -183,7 +183,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log without a segment; it asks for the first with [`Log::order_needed`].
+    /// A log without a segment: the first is waited for like every other.
     pub fn new(limits: Limits, node: Arc<NodeKey>, backend: Backend, rng: Box<dyn CryptoRng + Send>) -> Self {
         Log {
             limits,
@@ -258,12 +258,7 @@ impl Log {
             && self.moving.is_none()
     }
 
-    /// Whether there is a segment to append to.
-    pub fn has_active(&self) -> bool {
-        !self.segments.is_empty()
-    }
-
-    /// Whether there is one, and the disk has not failed it.
+    /// Whether there is a segment to append to, and the disk has not failed it.
     pub fn can_append(&self) -> bool {
         self.active().is_some_and(|active| !active.failed())
     }

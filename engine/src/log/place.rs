@@ -128,9 +128,11 @@ impl Log {
 
     pub(super) fn place_tombstones(&mut self, pool: &mut Pool, now: Now) {
         while let Some((ticket, entries)) = self.tombstones.pop_front() {
-            let Some(active) = self.segments.back_mut().filter(|a| {
-                a.stage == Stage::Good && pool.free() > entries.len() * 80 / BUFFER_BYTES && a.room() > 0
-            }) else {
+            let Some(active) = self
+                .segments
+                .back_mut()
+                .filter(|a| a.stage == Stage::Good && pool.free() >= 2 && a.room() >= BUFFER_BYTES as u64)
+            else {
                 self.tombstones.push_front((ticket, entries));
                 return;
             };

@@ -13,6 +13,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use harborseal_segment::body::OriginBody;
+use harborseal_segment::writer::Placed;
 
 use super::entry::{Entry, What};
 use super::prepare::with_padding;
@@ -181,13 +182,18 @@ fn move_on(moving: &mut Moving, active: &mut OpenSegment, pool: &mut Pool, now: 
             }
             Some(Step::Kept(block)) => {
                 let (header, block) = with_padding(&block);
-                let placed = active.writer.place_copy(&header, &block);
+                let placed = Placed {
+                    block_no: active.writer.next_block_no() - 1,
+                    ..active.writer.place_copy(&header, &block)
+                };
                 active.place_meta(pool, placed, &block, now);
             }
             Some(Step::Chunk(entry)) => {
                 let block = &pool.bytes(&entry.buffer)[..entry.len as usize];
                 let placed = active.writer.place_copy(&header_of(block), block);
-                active.place(entry.buffer, entry.len, placed.offset, entry.what, now);
+                let mut what = entry.what;
+                what.stands_behind(active.writer.next_block_no());
+                active.place(entry.buffer, entry.len, placed.offset, what, now);
             }
             None => {}
         }

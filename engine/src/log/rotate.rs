@@ -10,6 +10,11 @@ use super::segment::{OpenSegment, Stage};
 use super::{ENOSPC, Handle, Log, Now, Outcome, Outside, RETRY_NS, Request};
 use crate::chunk::BUFFER_BYTES;
 
+/// Most chunks in one segment: 12 MiB of index rows, which lie outside the pool.
+const MAX_CHUNKS: u64 = 256 * 1024;
+/// Least space asked for at once, in bytes.
+const MIN_STEP_BYTES: u64 = 1 << 20;
+
 /// Bytes placed in the last full second, to size allocations by.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
@@ -29,6 +34,7 @@ impl Log {
 
     /// A prepared segment arrived. Returns one it replaces, to be discarded.
     pub fn prepared(&mut self, prepared: Box<Prepared>) -> Option<Box<Prepared>> {
+        self.disk_full = false; // there was space for this one
         self.next.replace(prepared)
     }
 
@@ -50,18 +56,19 @@ impl Log {
         if active.stage == Stage::Failed || self.moving.is_some() {
             return active.stage == Stage::Failed; // a relocation ends where it began, if it can
         }
+        let touched = active.writer.next_block_no() > active.first_block_no;
         let used = active.writer.chunk_count() > 0;
         let old = now.mono_ns.saturating_sub(active.opened_ns) >= self.limits.segment_max_age_ns;
         let full = active.writer.next_offset() + active.tail_bytes() + (BUFFER_BYTES * 3) as u64
             > self.limits.segment_max_bytes;
         let starved = self.disk_full && active.room() < (BUFFER_BYTES * 3) as u64;
-        used && (old || full || starved)
+        let indexed = active.writer.chunk_count() >= MAX_CHUNKS;
+        (touched && (full || starved || indexed)) || (used && old)
     }
 
     /// Makes the waiting segment the active one.
     pub fn rotate(&mut self, now: Now) {
         let Some(next) = self.next.take() else { return };
-        self.disk_full = false; // there was space for this one
         self.opened += 1;
         let prev = self.segments.back_mut().map(OpenSegment::seal_no_more);
         self.segments.push_back(OpenSegment::new(*next, prev, now));
@@ -74,13 +81,19 @@ impl Log {
         let Some(active) = self.segments.back().filter(|a| a.stage == Stage::Good) else {
             return;
         };
-        let at_limit = active.alloc_end >= self.limits.segment_max_bytes;
+        // A relocation ends in the segment it began in, however large.
+        let at_limit = active.alloc_end >= self.limits.segment_max_bytes && self.moving.is_none();
         if self.extend_asked || at_limit || active.room() >= step || now.mono_ns < self.extend_retry_ns {
             return;
         }
         self.extend_asked = true;
         let bytes = step
-            .min(self.limits.segment_max_bytes - active.alloc_end)
+            .min(
+                self.limits
+                    .segment_max_bytes
+                    .saturating_sub(active.alloc_end)
+                    .max(MIN_STEP_BYTES),
+            )
             .next_multiple_of(BLOCK_ALIGN as u64);
         outside.request(Request::Extend {
             segment: active.handle,
@@ -145,6 +158,11 @@ impl Log {
         if let Some(next) = self.segments.iter_mut().find(|segment| segment.prev == Some(id)) {
             next.prev_root = Some(root);
         }
+    }
+
+    /// Whether chunks of a failed segment are being copied on.
+    pub fn is_moving(&self) -> bool {
+        self.moving.is_some()
     }
 
     /// Packets in chunks that were placed and are neither durable nor given up.

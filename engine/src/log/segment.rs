@@ -44,6 +44,8 @@ pub(super) struct OpenSegment {
     pub(super) watermark: u64,
     pub(super) watermark_block_no: u64,
     pub(super) alloc_end: u64,
+    /// Number of the first block placed after it became active.
+    pub(super) first_block_no: u64,
     pub(super) opened_ns: u64,
     pub(super) pending_since_ns: u64,
     pub(super) syncing_upto: Option<u64>,
@@ -77,6 +79,7 @@ impl OpenSegment {
             watermark: writer.next_offset(),
             watermark_block_no: writer.next_block_no() - 1,
             blocks_at_checkpoint: writer.next_block_no(),
+            first_block_no: writer.next_block_no(),
             writer,
             customers,
             streams,

@@ -159,7 +159,8 @@ impl Core {
             .log
             .next()
             .is_some_and(|next| !Arc::ptr_eq(&next.registry, &self.registry));
-        if self.log.next().is_none() || !(brings_registry || self.log.rotation_due(now)) {
+        let due = brings_registry && !self.log.is_moving() || self.log.rotation_due(now);
+        if self.log.next().is_none() || !due {
             return;
         }
         if brings_registry {
@@ -197,6 +198,7 @@ impl Core {
         self.seal_full(now);
         self.log.advance(&mut self.pool, disk, now, true);
         self.streams.remap(&remap);
+        self.streams.renew_media(&registry);
         self.registry = registry;
         self.latest = None;
     }
@@ -204,7 +206,7 @@ impl Core {
     fn order_if_needed(&mut self, disk: &mut impl Outside, now: Now) {
         let reload = !Arc::ptr_eq(&self.wanted, &self.registry);
         let settle_ns = PREPARE_AFTER_NS.min(self.settings.segment_max_age_ns / 4);
-        let early = self.log.has_active()
+        let early = self.log.can_append()
             && now.mono_ns.saturating_sub(self.segment_since_ns) < settle_ns
             && !self.log.active_is_used_up(self.settings.segment_max_bytes / 4);
         let have = self.log.next().is_some() || self.order_out || self.needs_no_more();
@@ -339,7 +341,9 @@ impl Core {
 
     /// Whether everything received is durable.
     pub fn is_settled(&self) -> bool {
-        self.full.is_empty()
+        // A segment still being prepared would be left behind, empty and without a footer.
+        !self.order_out
+            && self.full.is_empty()
             && self.log.is_quiet()
             && self.hold.as_ref().is_none_or(Hold::is_empty)
             && self.open.iter().all(Option::is_none)
@@ -352,9 +356,15 @@ impl Core {
         } else {
             Reason::DiskFailed
         };
+        for index in 0..self.open.len() {
+            if let Some(chunk) = self.open[index].take() {
+                self.enqueue_unsealed(index as u32, chunk);
+            }
+        }
         while let Some((stream, chunk)) = self.full.pop_front() {
             self.lose_chunk(stream, chunk, reason);
         }
+        self.lose_held(reason);
         for outcome in self.log.give_up(outside) {
             self.drop_packets(outcome.chunk.stream, u64::from(outcome.chunk.packets), reason);
         }

@@ -6,7 +6,7 @@
 //! has got past its arrival time; the one that was missing, if it exists, has been handed over by then.
 //!
 //! The bytes wait in a locked region of their own, bounded like the queue. Invariant: packets are released in order of
-//! arrival.
+//! arrival, but for one that has become the next of its stream.
 
 use std::io;
 
@@ -19,6 +19,8 @@ pub const MAX_HOLD_NS: u64 = 100_000_000;
 const SPACE_BYTES: usize = 64 * 1024;
 /// Spaces: 4 MiB in all, 3,400 packets of 1,200 bytes.
 const SPACES: usize = 64;
+/// Most packets held. Looking for the one to let go costs a pass over all of them.
+const MAX_PACKETS: usize = 2048;
 /// What the hold queue takes of the memory limit, in bytes.
 pub const HOLD_BYTES: usize = SPACES * SPACE_BYTES;
 
@@ -27,6 +29,8 @@ pub const HOLD_BYTES: usize = SPACES * SPACE_BYTES;
 pub struct Waiting {
     /// Its stream.
     pub stream: u32,
+    /// Its sequence number.
+    pub sequence: u16,
     /// The socket it arrived at; the same index on every shard.
     pub socket: u16,
     /// Its arrival, realtime.
@@ -70,9 +74,14 @@ impl Hold {
         Ok(Hold {
             region,
             spaces: [Space::default(); SPACES],
-            packets: Vec::with_capacity(4096),
+            packets: Vec::with_capacity(MAX_PACKETS),
             next_serial: 0,
         })
+    }
+
+    /// Whether its memory is locked.
+    pub fn is_locked(&self) -> bool {
+        self.region.report().locked
     }
 
     /// Whether nothing waits.
@@ -110,11 +119,10 @@ impl Hold {
     }
 
     /// Takes the packet with the earliest arrival for which `ready` holds, if any.
-    pub fn take(&mut self, mut ready: impl FnMut(&Waiting, &[u8]) -> bool) -> Option<Held> {
-        let bytes = self.region.bytes();
+    pub fn take(&mut self, mut ready: impl FnMut(&Waiting) -> bool) -> Option<Held> {
         let (best, _) = (0..)
             .zip(&self.packets)
-            .filter(|(_, held)| ready(&held.waiting, &bytes[held.at..held.at + held.len]))
+            .filter(|(_, held)| ready(&held.waiting))
             .min_by_key(|(_, held)| (held.waiting.arrival_ns, held.serial))?;
         Some(self.packets.swap_remove(best))
     }
@@ -149,6 +157,7 @@ mod tests {
     fn waiting(arrival_ns: u64) -> Waiting {
         Waiting {
             stream: 0,
+            sequence: 0,
             socket: 0,
             arrival_ns,
             since_ns: 0,
@@ -162,7 +171,7 @@ mod tests {
             assert!(hold.push(waiting(arrival_ns), &[arrival_ns as u8; 1200]));
         }
         for expected in [10, 10, 20, 30] {
-            let held = hold.take(|_, _| true).unwrap();
+            let held = hold.take(|_| true).unwrap();
             assert_eq!(held.waiting.arrival_ns, expected);
             assert_eq!(hold.bytes(&held), [expected as u8; 1200]);
             hold.release(held);
@@ -178,7 +187,7 @@ mod tests {
             count += 1;
         }
         assert_eq!(count, 2 * SPACES as u64);
-        while let Some(held) = hold.take(|_, _| true) {
+        while let Some(held) = hold.take(|_| true) {
             hold.release(held);
         }
         assert!(hold.push(waiting(0), &[7; 65_000]));

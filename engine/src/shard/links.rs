@@ -82,6 +82,8 @@ pub struct Links {
     /// Shards to wake after this batch.
     to_wake: Vec<bool>,
     latest: Vec<u64>,
+    /// This shard has not said yet that its receiving ended.
+    receiving: bool,
     /// Per socket: all shards had got past this time when [`Links::look`] was last called.
     passed: Vec<u64>,
 }
@@ -116,6 +118,7 @@ pub fn connect(wakers: &[Waker], sockets: usize, lock: bool) -> io::Result<Vec<L
                 large: SlotArena::new(large, LARGE_SLOT_BYTES, lock)?,
                 to_wake: vec![false; wakers.len()],
                 latest: vec![0; sockets],
+                receiving: true,
                 passed: vec![0; sockets],
             })
         })
@@ -173,7 +176,10 @@ impl Links {
     }
 
     /// This shard takes nothing from its sockets any more.
-    pub fn receiving_ended(&self) {
+    pub fn receiving_ended(&mut self) {
+        if !std::mem::take(&mut self.receiving) {
+            return;
+        }
         for progress in &self.shared.inboxes[self.me].progress {
             progress.store(u64::MAX, Ordering::Release);
         }
@@ -181,9 +187,21 @@ impl Links {
         self.shared.inboxes.iter().for_each(|inbox| inbox.waker.wake());
     }
 
+    /// Whether the memory packets travel in is locked.
+    pub fn are_locked(&self) -> bool {
+        self.small.report().locked && self.large.report().locked
+    }
+
     /// Whether no shard can hand anything over any more. What was handed over before may still be queued.
     pub fn all_ended(&self) -> bool {
         self.shared.receiving.load(Ordering::Acquire) == 0
+    }
+}
+
+/// A shard that ends by a panic must not keep the others waiting for what it might hand over.
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.receiving_ended();
     }
 }
 
@@ -213,6 +231,10 @@ impl Neighbours for Links {
             })
             .is_ok();
         self.to_wake[owner] |= queued;
+        if self.small.free() == SMALL_SLOTS as usize / 2 {
+            // A burst of mixed batches: the owner must begin to empty its queue before this one ends.
+            self.shared.inboxes[owner].waker.wake();
+        }
         queued
     }
 

@@ -336,10 +336,7 @@ impl Shard {
         }
         if now.mono_ns.saturating_sub(self.checked_ns) >= 1_000_000_000 {
             self.checked_ns = now.mono_ns;
-            let drops = (0..self.sockets)
-                .map(|socket| u64::from(self.ring.socket_counters(socket).rxq_ovfl))
-                .sum();
-            self.core.note_kernel_drops(drops);
+            self.note_kernel_drops();
             if let Err(error) = self.ring.check_liveness() {
                 self.outside
                     .trouble(format!("shard {}: {error}", self.outside.shard));
@@ -348,6 +345,13 @@ impl Shard {
         if !self.wiped && now.mono_ns.saturating_sub(self.heard_ns) >= WIPE_AFTER_NS {
             self.wiped = self.ring.wipe_idle();
         }
+    }
+
+    fn note_kernel_drops(&mut self) {
+        let drops = (0..self.sockets)
+            .map(|socket| self.ring.kernel_drops(socket))
+            .sum();
+        self.core.note_kernel_drops(drops);
     }
 
     fn publish_if_due(&mut self, now: Now) {
@@ -401,9 +405,8 @@ impl Shard {
     }
 
     fn end(mut self, failure: Option<io::Error>) -> Ended {
-        if failure.is_some() && matches!(self.stop, Stop::No | Stop::Draining) {
-            self.links.receiving_ended();
-        }
+        self.links.receiving_ended();
+        self.note_kernel_drops();
         self.core.finish(&mut self.outside);
         self.ring.wipe_idle();
         let snapshot = self.core.snapshot(now()).clone();

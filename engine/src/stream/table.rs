@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 
 use super::account::SequenceAccount;
-use super::registry::{MAX_STREAMS_PER_CAMERA, Media};
+use super::registry::{MAX_STREAMS_PER_CAMERA, Media, Registry};
 use crate::ledger::{Dropped, Reason, StreamLedger};
 
 /// A stream silent for this long may give its slot to another of the same camera, in nanoseconds.
@@ -155,12 +155,24 @@ impl Streams {
         }
     }
 
+    /// What each stream carries, as the registry now in force has it: a session description may have changed.
+    pub fn renew_media(&mut self, registry: &Registry) {
+        for stream in &mut self.slots {
+            let Some(camera) = stream.camera.map(|camera| &registry.cameras[camera as usize]) else {
+                continue;
+            };
+            let listed = camera.streams.iter().find(|listed| listed.ssrc == stream.ssrc);
+            stream.media = listed.map_or(camera.unlisted, |listed| listed.media);
+        }
+    }
+
     /// The ledger of every stream there was.
     pub fn ledgers(&self, shard: u16) -> Vec<StreamLedger> {
+        let ended = self.ended.clone().map(|ended| StreamLedger { shard, ..ended });
         self.slots
             .iter()
             .map(|stream| stream.ledger(shard))
-            .chain(self.ended.clone())
+            .chain(ended)
             .collect()
     }
 

@@ -74,9 +74,10 @@ impl Core {
         self.books.received_bytes += datagram.data.len() as u64;
         self.streams[stream].received += 1;
         self.streams[stream].last_packet_ns = now.mono_ns;
-        if self.must_wait(stream, packet, datagram, past) {
+        if let Some(sequence) = self.must_wait(stream, packet, datagram, past) {
             let waiting = Waiting {
                 stream,
+                sequence,
                 socket: datagram.socket,
                 arrival_ns: datagram.arrival_ns,
                 since_ns: now.mono_ns,
@@ -143,19 +144,23 @@ impl Core {
     }
 
     /// A packet waits if it is not the next of its stream and another shard may hold one that comes before it.
+    /// Its sequence number then: the hold queue asks for it again and again.
     fn must_wait(
         &self,
         stream: u32,
         packet: Packet,
         datagram: &Datagram<'_>,
         past: impl Fn(u16, u64) -> bool,
-    ) -> bool {
+    ) -> Option<u16> {
         let Packet::Rtp { sequence, .. } = packet else {
-            return false;
+            return None;
         };
         let of_stream = &self.streams[stream];
+        if self.hold.is_none() || of_stream.account.is_next(sequence) {
+            return None;
+        }
         let may_come_earlier = of_stream.held > 0 || !past(datagram.socket, datagram.arrival_ns);
-        self.hold.is_some() && !of_stream.account.is_next(sequence) && may_come_earlier
+        may_come_earlier.then_some(sequence)
     }
 
     /// Lets go of what waited long enough, or is now the next of its stream.
@@ -163,10 +168,9 @@ impl Core {
         let Some(mut hold) = self.hold.take() else { return };
         loop {
             let streams = &self.streams;
-            let held = hold.take(|waiting, bytes| {
-                let next = matches!(Packet::parse(bytes), Ok(Packet::Rtp { sequence, .. })
-                    if streams[waiting.stream].account.is_next(sequence));
-                next || now.mono_ns.saturating_sub(waiting.since_ns) >= MAX_HOLD_NS
+            let held = hold.take(|waiting| {
+                streams[waiting.stream].account.is_next(waiting.sequence)
+                    || now.mono_ns.saturating_sub(waiting.since_ns) >= MAX_HOLD_NS
                     || past(waiting.socket, waiting.arrival_ns)
             });
             let Some(held) = held else { break };
@@ -239,5 +243,16 @@ impl Core {
     pub(super) fn drop_packets(&mut self, stream: u32, packets: u64, reason: Reason) {
         self.streams[stream].dropped.add(reason, packets);
         self.books.dropped.add(reason, packets);
+    }
+
+    /// At the end of a run that went wrong: what waits has nowhere to go.
+    pub(super) fn lose_held(&mut self, reason: Reason) {
+        let Some(mut hold) = self.hold.take() else { return };
+        while let Some(held) = hold.take(|_| true) {
+            self.streams[held.waiting.stream].held -= 1;
+            self.drop_packets(held.waiting.stream, 1, reason);
+            hold.release(held);
+        }
+        self.hold = Some(hold);
     }
 }

@@ -8,9 +8,14 @@ use crate::log::Now;
 impl Core {
     /// A chunk takes no more packets: seal it now if it can be placed, else let it wait.
     pub(super) fn enqueue(&mut self, stream: u32, chunk: OpenChunk, now: Now) {
+        self.enqueue_unsealed(stream, chunk);
+        self.seal_full(now);
+    }
+
+    /// Puts a chunk behind those that wait for a place.
+    pub(super) fn enqueue_unsealed(&mut self, stream: u32, chunk: OpenChunk) {
         self.under_way += 1;
         self.full.push_back((stream, chunk));
-        self.seal_full(now);
     }
 
     pub(super) fn seal_full(&mut self, now: Now) {

@@ -86,6 +86,15 @@ impl Ring {
             .is_some_and(|receiver| receiver.fresh)
     }
 
+    /// The kernel's drop counter of a socket as it stands now: `rxq_ovfl` comes only with a later datagram. Batches, with GRO.
+    pub fn kernel_drops(&self, socket: u16) -> u64 {
+        let receiver = self.receivers.get(usize::from(socket));
+        let memory = receiver.map(|receiver| socket_memory(receiver.socket.as_fd()));
+        memory
+            .and_then(Result::ok)
+            .map_or(0, |memory| u64::from(memory.drops))
+    }
+
     pub fn socket_counters(&self, socket: u16) -> SocketCounters {
         self.receivers
             .get(usize::from(socket))
