@@ -35,13 +35,11 @@ pub enum Reason {
     DiskFull,
     /// Sealed, but the disk failed it and every retry, or the engine had to stop before it was durable.
     DiskFailed,
-    /// The owner's key could not be used, so nothing may be recorded for it.
-    NoKey,
 }
 
 impl Reason {
     /// Every reason, in declaration order.
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 13] = [
         Reason::Truncated,
         Reason::BadVersion,
         Reason::BadPadding,
@@ -55,7 +53,6 @@ impl Reason {
         Reason::PoolExhausted,
         Reason::DiskFull,
         Reason::DiskFailed,
-        Reason::NoKey,
     ];
 
     /// The name in metrics, logs and JSON.
@@ -74,7 +71,6 @@ impl Reason {
             Reason::PoolExhausted => "pool_exhausted",
             Reason::DiskFull => "disk_full",
             Reason::DiskFailed => "disk_failed",
-            Reason::NoKey => "no_key",
         }
     }
 }

@@ -9,10 +9,10 @@ const QUIET_NS: u64 = 10_000_000_000;
 
 type Count = fn(&Snapshot) -> u64;
 
-const ALARMS: [(Count, &str); 5] = [
+const ALARMS: [(Count, &str); 4] = [
     (
         |s| s.segments_retired,
-        "a write or fdatasync failed; its segment was closed at its watermark and what lay above goes to a new one: look at \
+        "a write or fdatasync failed; its segment is given up at its watermark and what lay above goes to a new one: look at \
          the disk and the kernel log",
     ),
     (
@@ -27,10 +27,6 @@ const ALARMS: [(Count, &str); 5] = [
         |s| s.dropped.get(Reason::PoolExhausted),
         "chunk buffers ran out, packets are dropped: the disk is slower than the input, or memory.limit too small for this \
          many streams",
-    ),
-    (
-        |s| s.dropped.get(Reason::NoKey),
-        "packets are dropped because their customer's key could not be used: check public_key",
     ),
 ];
 
