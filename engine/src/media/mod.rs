@@ -194,3 +194,6 @@ impl Export {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

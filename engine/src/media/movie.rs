@@ -96,6 +96,11 @@ pub(super) struct Movie {
     span_ns: Option<(u64, u64)>,
 }
 
+/// Ticks of a clock of `rate_hz` in those of the MP4.
+fn rescale(ticks: i64, rate_hz: u32) -> i64 {
+    (i128::from(ticks) * i128::from(TICKS_HZ) / i128::from(rate_hz)) as i64
+}
+
 /// The m-line that an MP4 of `streams` shows: the first with H.264 or H.265.
 ///
 /// # Errors
@@ -160,7 +165,8 @@ impl Movie {
             self.tally.other_media(stream);
             return Ok(());
         }
-        if self.range.is_after(packet.arrival_ns) {
+        // Beyond 2262 lies no arrival, and times below it fit an i64.
+        if self.range.is_after(packet.arrival_ns) || packet.arrival_ns > i64::MAX as u64 {
             return Ok(());
         }
         if packet.rtcp {
@@ -399,7 +405,7 @@ impl Movie {
         let wanted = !self.range.is_before(frame.arrival_ns) && begun.settling == 0;
         let sample = Sample {
             epoch: self.epochs.len() as u32 - 1,
-            ticks: (frame.ticks - epoch.first_ticks) * i64::from(TICKS_HZ) / i64::from(epoch.rate_hz),
+            ticks: rescale(frame.ticks - epoch.first_ticks, epoch.rate_hz),
             key: frame.picture.key,
             point: Entry::of(frame).is_some(),
             wanted,

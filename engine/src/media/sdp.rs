@@ -6,6 +6,9 @@ use sdp_types::{Media, Session};
 
 use super::Stream;
 
+/// Clock rates that are believed, Hz. Times then fit 64 bits whatever arrives.
+const CLOCK_RATES: std::ops::RangeInclusive<u32> = 1..=1_000_000;
+
 /// One payload type of an m-line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Payload {
@@ -114,7 +117,11 @@ fn attributes<'a>(line: &'a Media, name: &'a str, number: u8) -> impl Iterator<I
 fn mapping(text: &str) -> Option<(String, u32)> {
     let mut fields = text.split('/').map(str::trim);
     let encoding = fields.next()?.to_ascii_uppercase();
-    let clock_rate = fields.next()?.parse().ok().filter(|rate| *rate > 0)?;
+    let clock_rate = fields
+        .next()?
+        .parse()
+        .ok()
+        .filter(|rate| CLOCK_RATES.contains(rate))?;
     Some((encoding, clock_rate))
 }
 
