@@ -1,7 +1,7 @@
 //! The demo's folder: where it is, what is written into it, and how it goes away again.
 //!
 //! ```text
-//! DIR/  alice.identity bob.identity   engine.toml sdp/   data/   sent.log engine.log   camera-00000.mp4
+//! DIR/  alice.identity bob.identity   engine.toml   data/   sent.log engine.log   camera-00000.mp4
 //! ```
 
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -162,15 +162,13 @@ impl Lab {
         Ok([alice?, bob?])
     }
 
-    /// The engine's configuration and the cameras' descriptions: cameras are alice's and bob's by turns.
+    /// The engine's configuration, the cameras' descriptions in it: cameras are alice's and bob's by turns.
     pub fn write_config(
         &self,
         spec: &FleetSpec,
         customers: &[Customer; 2],
         cpu: usize,
     ) -> Result<(), CliError> {
-        let sdp_dir = self.dir.join("sdp");
-        fs::create_dir(&sdp_dir).map_err(|why| CliError::file("make", &sdp_dir, &why))?;
         let mut text = format!(
             "# Written by `harborseal demo`. config/engine.toml explains every key.\n\
              data_dir = \"data\"\n\n\
@@ -191,12 +189,14 @@ impl Lab {
         let clip = Clip::builtin();
         for camera in 0..spec.cameras {
             let (id, owner, ssrc) = (camera_id(camera), NAMES[owner(camera)], spec.ssrc(camera));
+            // Inline: to make thousands of small files can take seconds.
+            let sdp = spec.sdp(&clip, camera).replace("\r\n", "\\r\\n");
             text += &format!(
-                "\n[[camera]]\nid = \"{id}\"\ncustomer = \"{owner}\"\nsource = \"127.0.0.1\"\nssrc = {ssrc}\nsdp = \"sdp/{id}.sdp\"\n"
+                "\n[[camera]]\nid = \"{id}\"\ncustomer = \"{owner}\"\nsource = \"127.0.0.1\"\nssrc = {ssrc}\nsdp = \"{sdp}\"\n"
             );
-            write(&sdp_dir.join(format!("{id}.sdp")), &spec.sdp(&clip, camera))?;
         }
-        write(&self.config(), &text)
+        let path = self.config();
+        fs::write(&path, text).map_err(|why| CliError::file("write", &path, &why))
     }
 
     /// Whether there is anything yet that is worth a look.
@@ -291,10 +291,6 @@ fn rounded(bytes: u64) -> String {
 fn in_memory(path: &Path) -> bool {
     const TMPFS_MAGIC: i128 = 0x0102_1994; // statfs(2)
     rustix::fs::statfs(path).is_ok_and(|stat| i128::from(stat.f_type) == TMPFS_MAGIC)
-}
-
-fn write(path: &Path, text: &str) -> Result<(), CliError> {
-    fs::write(path, text).map_err(|why| CliError::file("write", path, &why))
 }
 
 fn empty(dir: &Path) -> std::io::Result<()> {
