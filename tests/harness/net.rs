@@ -64,6 +64,8 @@ pub struct Sender {
     socket: UdpSocket,
     to: SocketAddr,
     unpaced_bytes: usize,
+    /// Sends whether or not the engine takes it.
+    regardless: bool,
     /// Datagrams sent so far.
     pub sent: u64,
 }
@@ -82,8 +84,15 @@ impl Sender {
             socket,
             to,
             unpaced_bytes: 0,
+            regardless: false,
             sent: 0,
         }
+    }
+
+    /// As a camera does: sends on, whether or not the engine takes it.
+    pub fn regardless(mut self) -> Sender {
+        self.regardless = true;
+        self
     }
 
     /// The address it sends from.
@@ -105,7 +114,7 @@ impl Sender {
     pub fn send_to(&mut self, datagram: &[u8], to: SocketAddr) {
         // The kernel charges a small datagram 768 bytes and more; the default receive buffer is 208 KiB.
         self.unpaced_bytes += datagram.len() + 1024;
-        if self.unpaced_bytes > 48 * 1024 {
+        if self.unpaced_bytes > 48 * 1024 && !self.regardless {
             self.unpaced_bytes = 0;
             wait_for_room(to.port());
         }
