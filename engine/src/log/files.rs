@@ -18,8 +18,8 @@ pub trait Files {
 
     /// Seconds since 1970.
     fn now_s(&self) -> u64;
-    /// Creates the folder and its parents. False: it was there already.
-    fn create_folder(&mut self, folder: &Path) -> io::Result<bool>;
+    /// Creates the folder and its parents, unless they are there.
+    fn create_folder(&mut self, folder: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&mut self, folder: &Path) -> io::Result<()>;
     /// Creates a file, open for direct writes and locked against other processes.
@@ -57,12 +57,8 @@ impl Files for OsFiles {
         sys::realtime_ns() / 1_000_000_000
     }
 
-    fn create_folder(&mut self, folder: &Path) -> io::Result<bool> {
-        if folder.is_dir() {
-            return Ok(false);
-        }
-        fs::create_dir_all(folder)?;
-        Ok(true)
+    fn create_folder(&mut self, folder: &Path) -> io::Result<()> {
+        fs::create_dir_all(folder)
     }
 
     fn sync_folder(&mut self, folder: &Path) -> io::Result<()> {

@@ -204,13 +204,13 @@ impl<F: Files> Keeper<F> {
         Ok(Reply::Prepared(Box::new(prepared), file))
     }
 
-    /// Creates the file in its day's folder, with the folder's own name made durable.
+    /// Creates the file in its day's folder, with the folder's own name made durable each time. That the folder is there already proves
+    /// nothing of its name: another keeper may be about to sync it, or have failed to.
     fn create(&mut self, path: &Path) -> io::Result<F::File> {
         let folder = &self.settings.folder;
         let day = path.parent().unwrap_or(folder);
-        if self.world.create_folder(day)? {
-            self.world.sync_folder(folder)?;
-        }
+        self.world.create_folder(day)?;
+        self.world.sync_folder(folder)?;
         self.world.create(path)
     }
 
