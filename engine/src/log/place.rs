@@ -166,6 +166,10 @@ impl Log {
             active
                 .writer
                 .checkpoint(&self.node, active.watermark, active.prev_root, time_s, &heads);
+        if !heads.is_empty() {
+            let end = placed.offset + u64::from(placed.total_len);
+            active.heads.push((end, heads));
+        }
         active.place_meta(pool, placed, &bytes, now);
         active.last_checkpoint_ns = now.mono_ns;
         active.blocks_at_checkpoint = active.writer.next_block_no();

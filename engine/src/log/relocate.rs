@@ -127,6 +127,8 @@ impl Log {
                     .into_iter()
                     .map(|(_, ticket, entries)| (ticket, entries)),
             );
+            let heads = std::mem::take(&mut failed.heads);
+            self.heads.extend(heads.into_iter().flat_map(|(_, heads)| heads));
             self.retired += 1;
             outside.request(Request::Abandon(failed.handle));
             self.moving = Some(Moving::of(failed, self.moving.take(), pool));

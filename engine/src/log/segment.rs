@@ -1,7 +1,7 @@
 //! One open segment: its file, its writer, its keys, and the entries on their way.
 
 use harborseal_segment::block::BLOCK_ALIGN;
-use harborseal_segment::body::{DeletedSegment, OriginBody};
+use harborseal_segment::body::{ChainHead, DeletedSegment, OriginBody};
 use harborseal_segment::cipher::SealKey;
 use harborseal_segment::ids::SegmentId;
 use harborseal_segment::writer::{Placed, SegmentWriter};
@@ -38,8 +38,10 @@ pub(super) struct OpenSegment {
     pub(super) streams: Vec<Option<StreamSeal>>,
     /// KEY and STREAM blocks without padding, for a relocation.
     pub(super) kept: Vec<Box<[u8]>>,
-    /// Tombstones above the watermark, for a relocation and for their ticket.
+    /// Tombstones above the watermark with their end and ticket, for a relocation and to say when they are durable.
     pub(super) tombstones: Vec<(u64, u64, Vec<DeletedSegment>)>,
+    /// Chain ends above the watermark with the end of their checkpoint, for a relocation.
+    pub(super) heads: Vec<(u64, Vec<ChainHead>)>,
     pub(super) entries: Entries,
     pub(super) watermark: u64,
     pub(super) watermark_block_no: u64,
@@ -85,6 +87,7 @@ impl OpenSegment {
             streams,
             kept,
             tombstones: Vec::new(),
+            heads: Vec::new(),
             entries: Entries::with_capacity(1024),
             alloc_end,
             opened_ns: now.mono_ns,

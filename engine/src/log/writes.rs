@@ -233,6 +233,7 @@ impl Log {
             }
             !durable
         });
+        segment.heads.retain(|(end, _)| *end > watermark);
         outside.durable(DurablePlace {
             segment: segment.id,
             offset: watermark,
