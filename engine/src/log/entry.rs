@@ -6,8 +6,8 @@
 //!      └────────────────────┘
 //! ```
 //!
-//! Invariants: entries lie in log order without holes; `watermark` is the offset of the first entry; an entry is popped only when
-//! an fdatasync that was submitted after its write completed has returned without error.
+//! Invariants: entries lie in log order without holes; an entry is popped only when an fdatasync that was submitted after its write
+//! completed has returned without error; the watermark is the end of the last popped entry that ends a block.
 
 use std::collections::VecDeque;
 
@@ -24,6 +24,8 @@ pub struct Entry {
     pub offset: u64,
     /// How far it has come.
     pub state: State,
+    /// The segment's own last block up to its end; `None` where it ends inside a block.
+    pub block_no: Option<u64>,
     /// What it is, for the books.
     pub what: What,
 }
@@ -44,21 +46,8 @@ pub enum State {
 pub enum What {
     /// A sealed chunk.
     Chunk(ChunkFacts),
-    /// One or more blocks of other types.
-    Meta {
-        /// `block_no` of the last block that ends in this entry.
-        block_no: u64,
-    },
-}
-
-impl What {
-    /// A copy of another segment's block keeps its own number; a watermark behind it names the last one of the segment it is in.
-    pub fn stands_behind(&mut self, next_block_no: u64) {
-        match self {
-            What::Chunk(chunk) => chunk.block_no = next_block_no - 1,
-            What::Meta { block_no } => *block_no = next_block_no - 1,
-        }
-    }
+    /// One or more blocks of other types, or a part of one.
+    Meta,
 }
 
 /// What the books need of a sealed chunk once it is durable, or lost.
@@ -72,8 +61,6 @@ pub struct ChunkFacts {
     pub packet_bytes: u32,
     /// Arrival of its first packet, realtime.
     pub first_arrival_ns: u64,
-    /// Number of the last of its segment's own blocks up to it: its own, unless it was copied from another segment.
-    pub block_no: u64,
 }
 
 /// The entries of one segment from its watermark up.
@@ -210,14 +197,14 @@ mod tests {
         );
         let mut entries = Entries::default();
         for i in 0..count {
-            let what = What::Meta { block_no: i };
             let buffer = pool.take().unwrap();
             entries.push(Entry {
                 buffer,
                 len: 4096,
                 offset: 8192 + i * 4096,
                 state: State::Pending,
-                what,
+                block_no: Some(i),
+                what: What::Meta,
             });
         }
         entries

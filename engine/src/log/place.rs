@@ -89,7 +89,6 @@ impl Log {
             packets: chunk.packets,
             packet_bytes: chunk.packet_bytes,
             first_arrival_ns: chunk.first_arrival_ns,
-            block_no: placed.block_no,
         };
         active.place(
             chunk.buffer,

@@ -13,7 +13,6 @@
 use std::collections::{HashSet, VecDeque};
 
 use harborseal_segment::body::OriginBody;
-use harborseal_segment::writer::Placed;
 
 use super::entry::{Entry, What};
 use super::prepare::with_padding;
@@ -60,7 +59,7 @@ impl Moving {
         for entry in failed.entries.take_all() {
             match entry.what {
                 What::Chunk(_) => chunks.push(entry),
-                What::Meta { .. } => pool.give(entry.buffer),
+                What::Meta => pool.give(entry.buffer),
             }
         }
         let left = before.into_iter().flat_map(|before| before.steps);
@@ -184,18 +183,13 @@ fn move_on(moving: &mut Moving, active: &mut OpenSegment, pool: &mut Pool, now: 
             }
             Some(Step::Kept(block)) => {
                 let (header, block) = with_padding(&block);
-                let placed = Placed {
-                    block_no: active.writer.next_block_no() - 1,
-                    ..active.writer.place_copy(&header, &block)
-                };
+                let placed = active.writer.place_copy(&header, &block);
                 active.place_meta(pool, placed, &block, now);
             }
             Some(Step::Chunk(entry)) => {
                 let block = &pool.bytes(&entry.buffer)[..entry.len as usize];
                 let placed = active.writer.place_copy(&header_of(block), block);
-                let mut what = entry.what;
-                what.stands_behind(active.writer.next_block_no());
-                active.place(entry.buffer, entry.len, placed.offset, what, now);
+                active.place(entry.buffer, entry.len, placed.offset, entry.what, now);
             }
             None => {}
         }

@@ -171,7 +171,7 @@ impl Log {
         let moving = self.moving.iter().flat_map(Moving::chunks);
         let packets = |entry: &Entry| match entry.what {
             What::Chunk(chunk) => u64::from(chunk.packets),
-            What::Meta { .. } => 0,
+            What::Meta => 0,
         };
         let unsettled = self
             .outcomes
@@ -188,7 +188,7 @@ impl Log {
                 chunk,
                 stored_len: entry.len,
             }),
-            What::Meta { .. } => None,
+            What::Meta => None,
         };
         let mut lost: Vec<Outcome> = self
             .moving

@@ -43,6 +43,7 @@ pub(super) struct OpenSegment {
     /// Chain ends above the watermark with the end of their checkpoint, for a relocation.
     pub(super) heads: Vec<(u64, Vec<ChainHead>)>,
     pub(super) entries: Entries,
+    /// All below is durable. It stands between blocks: a watermark inside a block would make recovery miss what never was whole.
     pub(super) watermark: u64,
     pub(super) watermark_block_no: u64,
     pub(super) alloc_end: u64,
@@ -150,36 +151,50 @@ impl OpenSegment {
         self.kept.push(prepare::without_padding(block));
     }
 
-    /// Queues placed bytes. `buffer` holds `len` of them.
+    /// Queues a placed chunk. `buffer` holds its `len` bytes.
     pub(super) fn place(&mut self, buffer: BufferId, len: u32, offset: u64, what: What, now: Now) {
+        let block_no = Some(self.last_block_no());
+        self.queue(
+            Entry {
+                buffer,
+                len,
+                offset,
+                state: State::Pending,
+                block_no,
+                what,
+            },
+            now,
+        );
+    }
+
+    fn queue(&mut self, entry: Entry, now: Now) {
         if self.entries.pending().next().is_none() {
             self.pending_since_ns = now.mono_ns;
         }
-        self.entries.push(Entry {
-            buffer,
-            len,
-            offset,
-            state: State::Pending,
-            what,
-        });
+        self.entries.push(entry);
+    }
+
+    /// The last own block that was placed. A relocated one keeps the number it has in its origin.
+    fn last_block_no(&self) -> u64 {
+        self.writer.next_block_no() - 1
     }
 
     /// Copies a finished block of any type but CHUNK into pool buffers: behind the last block if that one still waits
     /// and has room, else into fresh ones. The caller has made sure that the pool holds enough.
     pub(super) fn place_meta(&mut self, pool: &mut Pool, placed: Placed, block: &[u8], now: Now) {
+        let block_no = Some(self.last_block_no());
         let mut offset = placed.offset;
         let mut rest = block;
         while !rest.is_empty() {
-            let what = What::Meta {
-                block_no: placed.block_no,
-            };
-            if let Some(last) = self.entries.last_pending_mut().filter(|e| {
-                matches!(e.what, What::Meta { .. }) && e.len as usize + rest.len() <= BUFFER_BYTES
-            }) {
+            if let Some(last) = self
+                .entries
+                .last_pending_mut()
+                .filter(|e| matches!(e.what, What::Meta) && e.len as usize + rest.len() <= BUFFER_BYTES)
+            {
                 let at = last.len as usize;
                 pool.bytes_mut(&last.buffer)[at..at + rest.len()].copy_from_slice(rest);
                 last.len += rest.len() as u32;
-                last.what = what;
+                last.block_no = block_no;
                 return;
             }
             let part = rest.len().min(BUFFER_BYTES);
@@ -187,7 +202,15 @@ impl OpenSegment {
                 .take()
                 .expect("has_room keeps buffers back for blocks that are no chunks");
             pool.bytes_mut(&buffer)[..part].copy_from_slice(&rest[..part]);
-            self.place(buffer, part as u32, offset, what, now);
+            let entry = Entry {
+                buffer,
+                len: part as u32,
+                offset,
+                state: State::Pending,
+                block_no: block_no.filter(|_| part == rest.len()),
+                what: What::Meta,
+            };
+            self.queue(entry, now);
             offset += part as u64;
             rest = &rest[part..];
         }

@@ -211,18 +211,17 @@ impl Log {
             return;
         }
         while let Some(entry) = segment.entries.pop_durable(upto) {
-            segment.watermark = entry.offset + u64::from(entry.len);
+            if let Some(block_no) = entry.block_no {
+                segment.watermark = entry.offset + u64::from(entry.len);
+                segment.watermark_block_no = block_no;
+            }
             self.durable_bytes += u64::from(entry.len);
             pool.give(entry.buffer);
-            match entry.what {
-                What::Chunk(chunk) => {
-                    segment.watermark_block_no = chunk.block_no;
-                    self.outcomes.push(Outcome {
-                        chunk,
-                        stored_len: entry.len,
-                    });
-                }
-                What::Meta { block_no } => segment.watermark_block_no = block_no,
+            if let What::Chunk(chunk) = entry.what {
+                self.outcomes.push(Outcome {
+                    chunk,
+                    stored_len: entry.len,
+                });
             }
         }
         let watermark = segment.watermark;
