@@ -149,7 +149,7 @@ impl Log {
             return;
         };
         let idle = active.writer.next_block_no() == active.blocks_at_checkpoint && self.heads.is_empty();
-        let early = now.mono_ns.saturating_sub(active.last_checkpoint_ns) < CHECKPOINT_NS;
+        let early = now.mono_ns.saturating_sub(self.last_checkpoint_ns) < CHECKPOINT_NS;
         if idle
             || early
             || active.stage == Stage::Failed
@@ -170,7 +170,7 @@ impl Log {
             active.heads.push((end, heads));
         }
         active.place_meta(pool, placed, &bytes, now);
-        active.last_checkpoint_ns = now.mono_ns;
+        self.last_checkpoint_ns = now.mono_ns;
         active.blocks_at_checkpoint = active.writer.next_block_no();
     }
 }
