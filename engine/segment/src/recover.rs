@@ -34,7 +34,8 @@ pub enum Plan {
     Corrupt(Repair),
 }
 
-/// How to close a segment in place: write `bytes` at `offset`, fdatasync, cut the file at [`CloseTail::end`], fsync.
+/// How to close a segment in place: make the file at least [`CloseTail::least_len`] long and fsync it; write `bytes` at `offset`, fdatasync;
+/// cut the file at [`CloseTail::end`], fsync.
 #[derive(Debug)]
 pub struct CloseTail {
     /// What was found.
@@ -46,6 +47,15 @@ pub struct CloseTail {
 }
 
 impl CloseTail {
+    /// How long the file must be, durably, before the tail is written. Were the FOOTER its last page at once, a crash could leave that page
+    /// and not the INDEX before it: a closed segment with a hole, which is corruption and no torn tail.
+    pub fn least_len(&self) -> u64 {
+        match self.bytes.is_empty() {
+            true => 0,
+            false => self.end() + BLOCK_ALIGN as u64,
+        }
+    }
+
     /// Where the file ends.
     pub fn end(&self) -> u64 {
         self.offset + self.bytes.len() as u64

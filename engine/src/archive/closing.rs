@@ -95,10 +95,14 @@ pub fn close_leftover(
     }
 }
 
-/// Writes the tail in the order that a second crash survives: bytes, then the cut.
+/// Writes the tail in the order that a second crash survives: room, bytes, then the cut.
 fn carry_out(source: &FileSource, tail: &CloseTail) -> io::Result<()> {
     let file = source.file();
     if !tail.bytes.is_empty() {
+        if file.metadata()?.len() < tail.least_len() {
+            file.set_len(tail.least_len())?;
+            file.sync_all()?;
+        }
         file.write_all_at(&tail.bytes, tail.offset)?;
         file.sync_data()?;
     }
