@@ -43,7 +43,6 @@ struct Cli {
 /// would take the place of all of it.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Watch it work: a thousand cameras recorded, verified and opened again, on this machine
     Demo(demo::Args),
     /// A process of the demo
     #[command(hide = true, subcommand)]

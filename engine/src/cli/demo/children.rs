@@ -319,7 +319,7 @@ impl Fleet {
             stop.check()?;
             engine.alive()?;
             let line = self.line.lock().expect("the reader does not panic").clone();
-            live.show(&format!("{line} · {}", engine.figures()));
+            live.show(&[line.trim(), &engine.figures()]);
             std::thread::sleep(LOOK);
         }
         live.done();

@@ -25,8 +25,10 @@ impl Live {
         }
     }
 
-    pub fn show(&mut self, figures: &str) {
-        let line = format!("{} {figures}", self.doing);
+    /// Shows the figures that there are yet.
+    pub fn show(&mut self, figures: &[&str]) {
+        let figures: Vec<&str> = figures.iter().copied().filter(|text| !text.is_empty()).collect();
+        let line = format!("{} {}", self.doing, figures.join(" · "));
         if self.terminal {
             // What people do not see does no harm.
             let _ = write!(io::stderr().lock(), "\r{line}\x1b[K");
