@@ -181,9 +181,9 @@ impl Outcome {
         100.0 * (self.back.segment_bytes as f64 / packets - 1.0)
     }
 
-    /// Bits stored over the time that one camera sends: the rate while all are on, of what is really there.
+    /// What is really there of the rate at which was sent while all cameras were on.
     fn gbps(&self) -> f64 {
-        self.back.packet_bytes as f64 * 8e-9 / self.seconds
+        self.sent.gbps * self.found() as f64 / self.sent.packets.max(1) as f64
     }
 
     /// The short table for people, and where the files are.
