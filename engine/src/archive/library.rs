@@ -104,9 +104,7 @@ impl Library {
         }
         library.tracks = tracks.into_values().collect();
         for track in &mut library.tracks {
-            track
-                .parts
-                .sort_by_key(|part| (part.first_s, part.created_s, part.chain.2));
+            track.parts.sort_by_key(Part::place_in_time);
         }
         library
     }
@@ -241,6 +239,17 @@ impl Track {
 }
 
 impl Part {
+    /// Where it stands among the parts of its track. Headers know whole seconds, and a run that ends and the next one may meet in one:
+    /// when the stream began in its run, sealed to the nanosecond, tells them apart.
+    fn place_in_time(&self) -> (u64, u64, u64, u64) {
+        (
+            self.first_s,
+            self.stream.info.opened_ns,
+            self.created_s,
+            self.chain.2,
+        )
+    }
+
     /// Opens its files and finds its chunks in them, each once, by stream_seq.
     fn open(&self) -> Result<OpenPart<'_>, ReadError> {
         let mut segments = Vec::new();
