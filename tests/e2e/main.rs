@@ -10,6 +10,7 @@ mod disk_full;
 mod hostile;
 mod identity;
 mod ledger;
+mod lifecycle;
 mod memory;
 mod plaintext;
 mod reload;
