@@ -22,6 +22,7 @@ pub struct Member {
     prev: SegmentId,
     state: State,
     signed: bool,
+    /// It never took part in its chain: made ready and not used, or closed by recovery after a crash while it was made ready.
     unused: bool,
     /// Nothing worse than notes was found in it.
     clean: bool,
@@ -47,12 +48,13 @@ impl Member {
             let first = track.first_seq.filter(|_| told)?;
             Some((track.origin, *stream_id, first, track.next_seq))
         };
+        let holds_nothing = state == State::Recovered && survey.floor == 0 && survey.counts.chunks == 0;
         Member {
             origin: head.origin(),
             prev: head.body.prev_segment_id,
             state,
             signed: footer.is_some_and(|footer| footer.flags & FOOTER_SIGNED != 0),
-            unused: survey.is_unused(),
+            unused: survey.is_unused() || holds_nothing,
             clean: survey.findings.are_clean(),
             has_holes: !survey.holes.is_empty() || !survey.lost.is_empty(),
             root: footer.map(|footer| footer.root),

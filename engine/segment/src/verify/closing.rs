@@ -140,7 +140,8 @@ impl Survey<'_> {
             .as_ref()
             .is_none_or(|gap| gap.reason == GapReason::Zero);
         for (at, fault) in self.head.clone().faults() {
-            let what = match self.is_unused() {
+            // Where nothing says that anything was durable, a crash while the file was prepared may have torn its head too.
+            let what = match self.floor == 0 && self.state() != State::Sealed {
                 true => What::Unfinished,
                 false => What::SegmentCopy(fault.clone()),
             };
