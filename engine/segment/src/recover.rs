@@ -34,8 +34,8 @@ pub enum Plan {
     Corrupt(Repair),
 }
 
-/// How to close a segment in place: make the file at least [`CloseTail::least_len`] long and fsync it; write `bytes` at `offset`, fdatasync;
-/// cut the file at [`CloseTail::end`], fsync.
+/// How to close a segment in place: cut the file at `offset`, lengthen it to [`CloseTail::room`], fsync; write `bytes` at `offset`, fdatasync;
+/// cut the file at [`CloseTail::end`], fsync. Where `bytes` is empty, only the last cut.
 #[derive(Debug)]
 pub struct CloseTail {
     /// What was found.
@@ -47,13 +47,11 @@ pub struct CloseTail {
 }
 
 impl CloseTail {
-    /// How long the file must be, durably, before the tail is written. Were the FOOTER its last page at once, a crash could leave that page
-    /// and not the INDEX before it: a closed segment with a hole, which is corruption and no torn tail.
-    pub fn least_len(&self) -> u64 {
-        match self.bytes.is_empty() {
-            true => 0,
-            false => self.end() + BLOCK_ALIGN as u64,
-        }
+    /// How long the file must be, with nothing but zeros from `offset` on, before the tail is written. Were the FOOTER its last page at once,
+    /// a crash could leave that page and not the INDEX before it: a closed segment with a hole, which is corruption and no torn tail. And
+    /// what an attempt before this one left further back would stand behind the FOOTER.
+    pub fn room(&self) -> u64 {
+        self.end() + BLOCK_ALIGN as u64
     }
 
     /// Where the file ends.

@@ -99,10 +99,9 @@ pub fn close_leftover(
 fn carry_out(source: &FileSource, tail: &CloseTail) -> io::Result<()> {
     let file = source.file();
     if !tail.bytes.is_empty() {
-        if file.metadata()?.len() < tail.least_len() {
-            file.set_len(tail.least_len())?;
-            file.sync_all()?;
-        }
+        file.set_len(tail.offset)?;
+        file.set_len(tail.room())?;
+        file.sync_all()?;
         file.write_all_at(&tail.bytes, tail.offset)?;
         file.sync_data()?;
     }

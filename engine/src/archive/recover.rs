@@ -103,10 +103,9 @@ fn close(source: &FileSource, tail: &CloseTail) -> Result<(), RecoverError> {
         .open(path)
         .map_err(at("open for writing", path))?;
     if !tail.bytes.is_empty() {
-        if file.metadata().map_err(at("look at", path))?.len() < tail.least_len() {
-            file.set_len(tail.least_len()).map_err(at("lengthen", path))?;
-            file.sync_all().map_err(at("sync", path))?;
-        }
+        file.set_len(tail.offset).map_err(at("cut", path))?;
+        file.set_len(tail.room()).map_err(at("lengthen", path))?;
+        file.sync_all().map_err(at("sync", path))?;
         file.write_all_at(&tail.bytes, tail.offset)
             .map_err(at("write", path))?;
         file.sync_data().map_err(at("sync", path))?;
