@@ -152,7 +152,7 @@ impl<F: Files> Keeper<F> {
             }
             Request::Discard(handle) => {
                 let file = self.files.remove(&handle)?;
-                if let Err(error) = self.world.remove(&file.path) {
+                if let Err(error) = self.delete(&file.path) {
                     self.tell(Note::Trouble(format!(
                         "cannot delete the unused segment {}: {error}",
                         file.path.display()
@@ -186,7 +186,7 @@ impl<F: Files> Keeper<F> {
         match self.fill(&file, &path, &bytes, order.alloc_bytes) {
             Ok(end) => prepared.alloc_end = end,
             Err(error) => {
-                self.world.remove(&path)?;
+                self.delete(&path)?;
                 return Err(error);
             }
         }
@@ -242,6 +242,15 @@ impl<F: Files> Keeper<F> {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Deletes a segment that was not used, for good: were it there again after a crash, it would stand beside the one made in its place.
+    fn delete(&mut self, path: &Path) -> io::Result<()> {
+        self.world.remove(path)?;
+        match path.parent() {
+            Some(day) => self.world.sync_folder(day),
+            None => Ok(()),
         }
     }
 
