@@ -6,3 +6,4 @@
 //! was awaited.
 
 pub mod harness;
+pub mod sim;

@@ -1,0 +1,494 @@
+//! A run from its first moment to its last: the clock, and what happens when.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use harborseal::chunk::{BUFFER_BYTES, Pool};
+use harborseal::ledger::Reason;
+use harborseal::log::prepare::Chain;
+use harborseal::log::{Log, Now};
+use harborseal::shard::core::Core;
+use harborseal::shard::hold::Hold;
+use harborseal::shard::links;
+use harborseal::stream::registry::Registry;
+use harborseal::uring::steer::steer_payload;
+use harborseal::uring::{Huge, Region, RegionOptions, Waker};
+use harborseal_segment::body::{ChainHead, DeletedSegment, DeletionReason};
+use harborseal_segment::ids::{RunId, SegmentId};
+use harborseal_segment::node::NodeKey;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::canary::Canary;
+use super::check;
+use super::disk::SimDisk;
+use super::keeper::{Job, KeeperParts, SimKeeper};
+use super::plan::{Ending, Happening, MS, PATIENCE_NS, Plan, S, START_NS};
+use super::platter::Platter;
+use super::shard::{ShardParts, SimShard};
+use super::tally::{Fired, Tally};
+use super::traffic::{Arrival, SOCKETS, Traffic};
+
+/// Calm traffic goes on for this long after the faults have stopped.
+const CALM_NS: u64 = PATIENCE_NS + 2 * S;
+
+/// With so many chunk buffers a calm network never waits for one.
+const ENOUGH_BUFFERS: usize = 48;
+
+/// Everything there is in one run.
+pub struct World {
+    /// What was decided beforehand.
+    pub plan: Plan,
+    /// What is sent.
+    pub traffic: Traffic,
+    /// The shards.
+    pub shards: Vec<SimShard>,
+    /// All files.
+    pub platter: Rc<RefCell<Platter>>,
+    /// The node's key.
+    pub node: Arc<NodeKey>,
+    /// What really arrived, in order: index of the arrival and CLOCK_REALTIME at that moment.
+    pub arrived: Vec<(usize, u64)>,
+    /// The longest that a datagram had to wait for its shard, in nanoseconds; or the clock went back.
+    pub order_is_strict: bool,
+    /// Tombstones that were asked for, by ticket.
+    pub tombstones: Vec<Vec<DeletedSegment>>,
+    /// Chain ends that were told.
+    pub heads: Vec<ChainHead>,
+    /// Where to count.
+    pub tally: Tally,
+    /// A planted fault.
+    pub canary: Option<Canary>,
+    arrivals: Vec<Rc<Arrival>>,
+    next_arrival: usize,
+    registries: [Arc<Registry>; 2],
+    next_event: usize,
+    mono_ns: u64,
+    /// CLOCK_REALTIME less CLOCK_MONOTONIC.
+    real_offset_ns: i64,
+    stopping: bool,
+    /// Packets that a well disk would have stored, dropped until the faults had stopped for long enough.
+    dropped_ill: Option<u64>,
+    quiet_received: Option<u64>,
+    rng: StdRng,
+}
+
+/// Lives a seed through and checks everything.
+///
+/// # Panics
+/// If a promise is broken.
+pub fn live(seed: u64, canary: Option<Canary>, tally: &Tally) {
+    let mut world = World::new(seed, canary, tally);
+    match world.plan.ending {
+        Ending::Crash(at_ns, amid) => {
+            world.run_until(|world| world.next_ns() >= at_ns);
+            let amid =
+                |world: &World| amid.is_none_or(|job| world.shards.iter().any(|s| s.keeper.job() == job));
+            world.run_until(|world| amid(world) || world.next_ns() >= at_ns + S);
+            world.crash();
+            check::after_crash(&mut world);
+        }
+        Ending::Stop(at_ns) => {
+            world.run_until(|world| world.next_ns() >= at_ns);
+            world.stop(at_ns);
+            check::after_stop(&mut world);
+        }
+    }
+}
+
+impl World {
+    fn new(seed: u64, canary: Option<Canary>, tally: &Tally) -> World {
+        let plan = Plan::new(seed, canary);
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x776f_726c);
+        let traffic = Traffic::new(&plan, plan.quiet_ns + CALM_NS, seed, tally);
+        let platter = Rc::new(RefCell::new(Platter::new(rng.random(), tally.clone())));
+        let node = Arc::new(NodeKey::from_bytes(&[7; 32]));
+        let registries = [plan.registry(0), plan.registry(1)];
+        let wakers: Vec<Waker> = (0..plan.shards)
+            .map(|_| Waker::new().expect("an eventfd"))
+            .collect();
+        let links = links::connect(&wakers, SOCKETS, false).expect("memory");
+        let run_id = RunId(rng.random());
+        let shards = links
+            .into_iter()
+            .zip(wakers)
+            .enumerate()
+            .map(|(index, (links, waker))| {
+                let shard = index as u16;
+                let random = StdRng::seed_from_u64(rng.random());
+                let log = Log::new(plan.limits, Arc::clone(&node), plan.backend, Box::new(random));
+                let hold = (plan.shards > 1).then(|| Hold::new(false).expect("memory"));
+                let core = Core::new(
+                    plan.settings(shard),
+                    Arc::clone(&registries[0]),
+                    pool(plan.buffers),
+                    log,
+                    hold,
+                );
+                let disk = SimDisk::new(
+                    Rc::clone(&platter),
+                    plan.disk,
+                    plan.quiet_ns,
+                    rng.random(),
+                    canary,
+                    tally.clone(),
+                );
+                let keeper = SimKeeper::new(KeeperParts {
+                    chain: Chain {
+                        run_id,
+                        shard: u32::from(shard),
+                    },
+                    backend: plan.backend,
+                    node: Arc::clone(&node),
+                    platter: Rc::clone(&platter),
+                    faults: plan.keeper,
+                    quiet_ns: plan.quiet_ns,
+                    seed: rng.random(),
+                    canary,
+                    tally: tally.clone(),
+                });
+                let parts = ShardParts {
+                    core,
+                    disk,
+                    keeper,
+                    links,
+                    waker,
+                    socket_datagrams: plan.socket_datagrams,
+                    drain: plan.drain,
+                    canary,
+                    seed: rng.random(),
+                    tally: tally.clone(),
+                };
+                SimShard::new(parts, START_NS)
+            });
+        let shards = shards.collect();
+        let arrivals = traffic.arrivals.iter().cloned().map(Rc::new).collect();
+        World {
+            mono_ns: START_NS,
+            real_offset_ns: plan.real_ns as i64 - START_NS as i64,
+            plan,
+            traffic,
+            shards,
+            platter,
+            node,
+            arrived: Vec::new(),
+            order_is_strict: true,
+            tombstones: Vec::new(),
+            heads: Vec::new(),
+            tally: tally.clone(),
+            canary,
+            arrivals,
+            next_arrival: 0,
+            registries,
+            next_event: 0,
+            stopping: false,
+            dropped_ill: None,
+            quiet_received: None,
+            rng,
+        }
+    }
+
+    /// The present.
+    pub fn now(&self) -> Now {
+        Now {
+            mono_ns: self.mono_ns,
+            real_ns: (self.mono_ns as i64 + self.real_offset_ns) as u64,
+        }
+    }
+
+    /// How long it has run, in nanoseconds.
+    pub fn mono_since_start_ns(&self) -> u64 {
+        self.mono_ns - START_NS
+    }
+
+    // ---- Time -----------------------------------------------------------------------------------------------
+
+    /// When the next thing happens.
+    fn next_ns(&self) -> u64 {
+        let arrival = self.arrivals.get(self.next_arrival).map(|arrival| arrival.at_ns);
+        let event = self.plan.events.get(self.next_event).map(|(at_ns, _)| *at_ns);
+        let of_shards = self.shards.iter().flat_map(|shard| {
+            let turn = (!shard.has_ended()).then_some(shard.turn_ns);
+            [turn, shard.disk.next_due_ns(), shard.keeper.next_due_ns()]
+        });
+        let next = of_shards.chain([arrival, event]).flatten().min();
+        next.unwrap_or(u64::MAX).max(self.mono_ns)
+    }
+
+    fn run_until(&mut self, mut over: impl FnMut(&mut World) -> bool) {
+        while !over(self) {
+            self.mono_ns = self.next_ns();
+            self.step();
+        }
+    }
+
+    /// Everything that happens at this moment.
+    fn step(&mut self) {
+        let now = self.now();
+        self.arrive();
+        self.happen();
+        for index in 0..self.shards.len() {
+            let shard = &mut self.shards[index];
+            if shard
+                .disk
+                .next_due_ns()
+                .is_some_and(|due_ns| due_ns <= now.mono_ns)
+            {
+                shard.complete(now);
+            }
+            if shard
+                .keeper
+                .next_due_ns()
+                .is_some_and(|due_ns| due_ns <= now.mono_ns)
+            {
+                shard.keep(now);
+            }
+            if shard.turn_ns <= now.mono_ns && !shard.has_ended() {
+                let waited_ns = shard.oldest_wait_ns(now);
+                if waited_ns > harborseal::shard::hold::MAX_HOLD_NS / 2 && self.order_is_strict {
+                    self.order_is_strict = false;
+                    self.tally.fire(Fired::OrderGivenUp);
+                }
+                shard.turn(now);
+                self.shards.iter_mut().for_each(|shard| shard.look_for_wake(now));
+            }
+        }
+        self.watch_recovery();
+    }
+
+    fn arrive(&mut self) {
+        while let Some(arrival) = self
+            .arrivals
+            .get(self.next_arrival)
+            .filter(|a| a.at_ns <= self.mono_ns)
+        {
+            let owner = steer_payload(&arrival.data, self.shards.len());
+            let now = self.now();
+            if self.shards[owner].arrive(Rc::clone(arrival), now) {
+                self.arrived.push((self.next_arrival, now.real_ns));
+            }
+            self.next_arrival += 1;
+        }
+    }
+
+    fn happen(&mut self) {
+        while let Some((_, happening)) = self
+            .plan
+            .events
+            .get(self.next_event)
+            .filter(|(at_ns, _)| *at_ns <= self.mono_ns)
+        {
+            let happening = happening.clone();
+            self.next_event += 1;
+            let now = self.now();
+            self.tally.tell(now.mono_ns, format_args!("{happening:?}"));
+            match happening {
+                Happening::Reload(configuration) => {
+                    self.tally.fire(Fired::Reload);
+                    let registry = &self.registries[configuration];
+                    for shard in &mut self.shards {
+                        shard.core.reload(Arc::clone(registry), &mut shard.disk);
+                        shard.wake_within(now, 0);
+                    }
+                }
+                Happening::Tombstones(count) => {
+                    self.tally.fire(Fired::Tombstones);
+                    let deleted: Vec<DeletedSegment> = (0..count).map(|_| deleted(&mut self.rng)).collect();
+                    let ticket = self.tombstones.len() as u64;
+                    self.tombstones.push(deleted.clone());
+                    self.shards[0]
+                        .core
+                        .log_and_pool()
+                        .0
+                        .add_tombstones(ticket, deleted);
+                    self.shards[0].wake_within(now, 0);
+                }
+                Happening::Heads(count) => {
+                    self.tally.fire(Fired::Heads);
+                    let heads: Vec<ChainHead> = (0..count).map(|_| head(&mut self.rng)).collect();
+                    self.heads.extend_from_slice(&heads);
+                    self.shards[0].core.log_and_pool().0.add_heads(heads);
+                    self.shards[0].wake_within(now, 0);
+                }
+                Happening::Clock(step_ns) => {
+                    self.tally.fire(if step_ns > 0 {
+                        Fired::ClockForward
+                    } else {
+                        Fired::ClockBack
+                    });
+                    self.real_offset_ns += step_ns;
+                    // Arrival times that go back tell no order between shards.
+                    self.order_is_strict &= step_ns > 0;
+                }
+                Happening::Stall(shard, stall_ns) => self.shards[shard].stall(now, stall_ns),
+            }
+        }
+    }
+
+    /// After the faults have stopped, what was received before becomes durable within [`PATIENCE_NS`], and from then on everything does.
+    fn watch_recovery(&mut self) {
+        let now = self.now();
+        if self.quiet_received.is_none() && self.mono_ns >= self.plan.quiet_ns + 100 * MS {
+            self.quiet_received = Some(self.sum(now).0);
+        }
+        if let Some(before) = self.quiet_received
+            && self.dropped_ill.is_none()
+            && self.mono_ns >= self.plan.quiet_ns + PATIENCE_NS
+        {
+            let (_, stored, dropped) = self.sum(now);
+            assert!(
+                stored + dropped >= before,
+                "a wedge: of {before} packets, {} are neither stored nor dropped {PATIENCE_NS} ns after the last fault",
+                before.saturating_sub(stored + dropped)
+            );
+            self.dropped_ill = Some(self.dropped_ill());
+        }
+    }
+
+    fn sum(&mut self, now: Now) -> (u64, u64, u64) {
+        let books = self.shards.iter_mut().map(|shard| shard.books(now));
+        books.fold((0, 0, 0), |sum, books| {
+            (
+                sum.0 + books.received,
+                sum.1 + books.stored,
+                sum.2 + books.dropped.total(),
+            )
+        })
+    }
+
+    // ---- The end --------------------------------------------------------------------------------------------
+
+    fn crash(&mut self) {
+        self.tally.fire(Fired::Crashed);
+        for shard in &self.shards {
+            match shard.keeper.job() {
+                Job::Prepare => self.tally.fire(Fired::CrashedPreparing),
+                Job::Close => self.tally.fire(Fired::CrashedClosing),
+                Job::Extend => self.tally.fire(Fired::CrashedExtending),
+                Job::Other => {}
+            }
+        }
+        self.close_books();
+    }
+
+    fn stop(&mut self, at_ns: u64) {
+        self.tally.fire(Fired::Stopped);
+        self.mono_ns = at_ns.max(self.mono_ns);
+        self.tally
+            .add(Fired::EarlyStop, u64::from(self.mono_ns < self.plan.quiet_ns));
+        let now = self.now();
+        self.next_arrival = self.arrivals.len();
+        self.next_event = self.plan.events.len();
+        // Whatever ails the disk is over: a stop has to end well.
+        self.plan.quiet_ns = self.plan.quiet_ns.min(self.mono_ns);
+        let before = self.dropped_ill.unwrap_or_else(|| self.dropped_ill());
+        for shard in &mut self.shards {
+            shard.disk.end_of_faults(now.mono_ns);
+            shard.keeper.end_of_faults(now.mono_ns);
+            shard.stop(now);
+        }
+        self.stopping = true;
+        let give_up_ns = self.mono_ns + PATIENCE_NS;
+        self.run_until(|world| world.shards.iter().all(SimShard::has_ended) || world.next_ns() >= give_up_ns);
+        let ended = self.shards.iter().all(SimShard::has_ended);
+        assert!(
+            ended,
+            "a wedge: a stop was not carried out within {PATIENCE_NS} ns"
+        );
+        self.run_until(|world| world.shards.iter().all(|shard| shard.keeper.is_idle()));
+        for shard in &mut self.shards {
+            assert_eq!(shard.core.in_flight(), 0, "packets in flight after a stop");
+            assert_eq!(shard.buffers_out(), 0, "chunk buffers were not given back");
+        }
+        let (received, stored, dropped) = self.sum(self.now());
+        assert_eq!(
+            received,
+            stored + dropped,
+            "received = stored + dropped after a stop"
+        );
+        let since = self.dropped_ill() - before;
+        assert_eq!(
+            since,
+            0,
+            "packets dropped though the disk was well ({:?})",
+            self.reasons()
+        );
+        let handed: u64 = self.shards.iter_mut().map(|shard| shard.books(now).rehomed).sum();
+        let taken_over: u64 = self.shards.iter().map(|shard| shard.taken_over).sum();
+        assert_eq!(handed, taken_over, "packets handed over, and taken");
+        self.close_books();
+    }
+
+    /// Every packet that was given to a shard is in exactly one shard's books.
+    fn close_books(&mut self) {
+        let now = self.now();
+        let received = self.sum(now).0;
+        let given: u64 = self.shards.iter().map(|shard| shard.given).sum();
+        let handed: u64 = self.shards.iter_mut().map(|shard| shard.books(now).rehomed).sum();
+        let taken_over: u64 = self.shards.iter().map(|shard| shard.taken_over).sum();
+        assert_eq!(
+            given,
+            received + handed - taken_over,
+            "packets given to shards, and in their books"
+        );
+        self.shards.iter_mut().for_each(|shard| shard.tally_books(now));
+    }
+
+    /// Packets dropped for want of a disk or of memory behind it.
+    fn dropped_ill(&mut self) -> u64 {
+        let now = self.now();
+        let of_disk = [Reason::DiskFull, Reason::DiskFailed];
+        // A small pool may be too small for all streams at once.
+        let of_pool = [Reason::PoolExhausted]
+            .into_iter()
+            .filter(|_| self.plan.buffers >= ENOUGH_BUFFERS);
+        let reasons: Vec<Reason> = of_disk.into_iter().chain(of_pool).collect();
+        let books = self.shards.iter_mut().map(|shard| shard.books(now).dropped);
+        books
+            .map(|dropped| reasons.iter().map(|reason| dropped.get(*reason)).sum::<u64>())
+            .sum()
+    }
+
+    fn reasons(&mut self) -> Vec<(&'static str, u64)> {
+        let now = self.now();
+        let books = self.shards.iter_mut().map(|shard| shard.books(now).dropped);
+        books
+            .flat_map(|dropped| dropped.nonzero().map(|(r, n)| (r.name(), n)).collect::<Vec<_>>())
+            .collect()
+    }
+}
+
+fn pool(buffers: usize) -> Pool {
+    let region = Region::new(RegionOptions {
+        bytes: buffers * BUFFER_BYTES,
+        lock: false,
+        huge: Huge::None,
+        wipe_on_drop: false,
+    });
+    Pool::new(region.expect("memory"))
+}
+
+fn deleted(rng: &mut StdRng) -> DeletedSegment {
+    DeletedSegment {
+        segment_id: SegmentId(rng.random()),
+        run_id: RunId(rng.random()),
+        shard: 0,
+        reason: DeletionReason::MaxAge,
+        chain_seq: rng.random(),
+        root: rng.random(),
+    }
+}
+
+fn head(rng: &mut StdRng) -> ChainHead {
+    ChainHead {
+        run_id: RunId(rng.random()),
+        shard: 0,
+        flags: 1,
+        chain_seq: rng.random(),
+        segment_id: SegmentId(rng.random()),
+        durable_upto: 0,
+        leaf_count: 1,
+        root: rng.random(),
+    }
+}
