@@ -6,4 +6,5 @@
 //! was awaited.
 
 pub mod harness;
+// The one exception: here the engine's decisions are met from inside, in a world that is simulated.
 pub mod sim;

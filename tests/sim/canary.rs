@@ -22,8 +22,8 @@ pub enum Canary {
     PacketInvented,
     /// A packet that a shard handed over never arrives.
     HandOverLost,
-    /// Packets handed over arrive in the wrong order.
-    HandOverReordered,
+    /// A packet handed over arrives after its shard was told that it had.
+    HandOverLate,
     /// A completion is never reported.
     CompletionLost,
     /// Every segment draws the same secrets and the same id.
@@ -42,7 +42,7 @@ impl Canary {
         Canary::PacketChanged,
         Canary::PacketInvented,
         Canary::HandOverLost,
-        Canary::HandOverReordered,
+        Canary::HandOverLate,
         Canary::CompletionLost,
         Canary::RandomnessRepeats,
     ];
@@ -53,10 +53,7 @@ impl Canary {
     pub fn needs_a_stop(self) -> bool {
         matches!(
             self,
-            Canary::HandOverLost
-                | Canary::HandOverReordered
-                | Canary::CompletionLost
-                | Canary::RandomnessRepeats
+            Canary::HandOverLost | Canary::HandOverLate | Canary::CompletionLost | Canary::RandomnessRepeats
         )
     }
 }

@@ -32,10 +32,14 @@ pub mod tally;
 pub mod traffic;
 pub mod world;
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 pub use canary::Canary;
-pub use tally::{Fired, Tally};
+pub use tally::{Counts, Fired, Tally};
 
 /// A seed that broke a promise.
 #[derive(Clone, Debug)]
@@ -67,4 +71,36 @@ pub fn run(seed: u64, canary: Option<Canary>, tally: &Tally) -> Result<(), Failu
         let story = story.unwrap_or("a panic without words").to_owned();
         Failure { seed, story }
     })
+}
+
+/// Lives many seeds through, `jobs` at once; a job ends after `most_failures`. `done` is called after each seed.
+pub fn batch(
+    seeds: Range<u64>,
+    jobs: usize,
+    most_failures: usize,
+    done: &(dyn Fn() + Sync),
+) -> (Counts, Vec<Failure>) {
+    let next = AtomicU64::new(seeds.start);
+    let sum = Mutex::new((Counts::default(), Vec::new()));
+    let work = || {
+        let tally = Tally::default();
+        let mut failed = Vec::new();
+        while failed.len() < most_failures {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                break;
+            }
+            failed.extend(run(seed, None, &tally).err());
+            done();
+        }
+        let mut sum = sum.lock().expect("no thread panics while it adds");
+        sum.0.merge(&tally.counts());
+        sum.1.extend(failed);
+    };
+    thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(work);
+        }
+    });
+    sum.into_inner().expect("no thread panics while it adds")
 }

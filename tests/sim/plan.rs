@@ -355,6 +355,15 @@ fn network_faults(rng: &mut StdRng) -> NetworkFaults {
 }
 
 fn disk_faults(rng: &mut StdRng, busy_ns: u64) -> DiskFaults {
+    if rng.random_bool(0.06) {
+        // A dying disk: one segment after the other fails.
+        return DiskFaults {
+            sticky: 0.1,
+            sync: 0.4,
+            late: 0.1,
+            ..DiskFaults::default()
+        };
+    }
     DiskFaults {
         late: pick(rng, 0.7, 0.3),
         slow_ns: window(rng, 0.3, busy_ns),

@@ -9,7 +9,7 @@ use harborseal::ledger::{Reason, Snapshot};
 use harborseal::log::Now;
 use harborseal::log::keeper::{Reply, is_no_space};
 use harborseal::shard::core::{Core, Datagram};
-use harborseal::shard::links::Links;
+use harborseal::shard::links::{Links, Rehomed};
 use harborseal::uring::Waker;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -51,7 +51,10 @@ pub struct SimShard {
     pub given: u64,
     /// Packets taken from other shards.
     pub taken_over: u64,
+    /// Packets of strangers among [`SimShard::given`].
+    pub strangers: u64,
     links: Links,
+    late: Vec<Rehomed>,
     waker: Waker,
     sockets: VecDeque<Rc<Arrival>>,
     socket_datagrams: usize,
@@ -107,7 +110,9 @@ impl SimShard {
             turn_ns: start_ns,
             given: 0,
             taken_over: 0,
+            strangers: 0,
             links,
+            late: Vec::new(),
             waker,
             sockets: VecDeque::new(),
             socket_datagrams,
@@ -261,20 +266,24 @@ impl SimShard {
                 data: &data,
             };
             self.core.receive(datagram, &mut self.links, now);
-            self.given += if time == 0 { arrival.packets() } else { 0 };
+            if time == 0 {
+                self.given += arrival.packets();
+                self.strangers += u64::from(arrival.names.is_empty());
+            }
         }
     }
 
     fn take_rehomed(&mut self, now: Now) {
         self.links.look();
-        let mut taken = Vec::new();
+        let mut taken = std::mem::take(&mut self.late);
         while let Some(rehomed) = self.links.next_rehomed() {
             taken.push(rehomed);
         }
-        if self.canary == Some(Canary::HandOverReordered) {
-            taken.reverse();
-        }
         for rehomed in taken {
+            if self.canary == Some(Canary::HandOverLate) && self.rng.random_bool(0.8) {
+                self.late.push(rehomed);
+                continue;
+            }
             if self.canary == Some(Canary::HandOverLost) && self.rng.random_bool(0.1) {
                 continue;
             }

@@ -1,9 +1,6 @@
 //! `simulate`: any number of seeds, as many at once as there are jobs. Prints each failing seed with the command that replays it.
 
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -25,8 +22,8 @@ struct Arguments {
     seed: Option<u64>,
     /// Seeds at once
     #[arg(long, default_value_t = 1)]
-    jobs: u64,
-    /// Stop after this many failures
+    jobs: usize,
+    /// Stop a job after this many failures
     #[arg(long, default_value_t = 10)]
     failures: usize,
 }
@@ -77,33 +74,12 @@ fn replay(seed: u64) -> ExitCode {
 }
 
 fn run_all(arguments: &Arguments) -> (Counts, Vec<Failure>) {
-    let next = AtomicU64::new(arguments.from);
-    let end = arguments.from.saturating_add(arguments.seeds);
-    let sum = Mutex::new((Counts::default(), Vec::new()));
     let bar = ProgressBar::new(arguments.seeds);
     let style = "{pos} of {len} seeds  {wide_bar}  {per_sec}, {eta} left";
     bar.set_style(ProgressStyle::with_template(style).expect("the template is well-formed"));
     bar.enable_steady_tick(Duration::from_millis(500));
-    let work = || {
-        let tally = Tally::default();
-        let mut failed = Vec::new();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= end || failed.len() >= arguments.failures {
-                break;
-            }
-            failed.extend(sim::run(seed, None, &tally).err());
-            bar.inc(1);
-        }
-        let mut sum = sum.lock().expect("no thread panics while it adds");
-        sum.0.merge(&tally.counts());
-        sum.1.extend(failed);
-    };
-    thread::scope(|scope| {
-        for _ in 0..arguments.jobs.max(1) {
-            scope.spawn(work);
-        }
-    });
+    let seeds = arguments.from..arguments.from.saturating_add(arguments.seeds);
+    let ran = sim::batch(seeds, arguments.jobs, arguments.failures, &|| bar.inc(1));
     bar.finish_and_clear();
-    sum.into_inner().expect("no thread panics while it adds")
+    ran
 }

@@ -36,6 +36,18 @@ const CALM_NS: u64 = PATIENCE_NS + 2 * S;
 /// With so many chunk buffers a calm network never waits for one.
 const ENOUGH_BUFFERS: usize = 48;
 
+/// What is not for us, or no packet.
+const OF_STRANGERS: [Reason; 8] = [
+    Reason::Truncated,
+    Reason::BadVersion,
+    Reason::BadPadding,
+    Reason::BadExtension,
+    Reason::BadRtcp,
+    Reason::Oversize,
+    Reason::UnknownSsrc,
+    Reason::WrongSource,
+];
+
 /// Everything there is in one run.
 pub struct World {
     /// What was decided beforehand.
@@ -400,6 +412,10 @@ impl World {
         for shard in &mut self.shards {
             assert_eq!(shard.core.in_flight(), 0, "packets in flight after a stop");
             assert_eq!(shard.buffers_out(), 0, "chunk buffers were not given back");
+            for ledger in shard.core.ledgers() {
+                let (ssrc, gone) = (ledger.ssrc, ledger.stored + ledger.dropped.total());
+                assert_eq!(ledger.received, gone, "SSRC {ssrc}: received = stored + dropped");
+            }
         }
         let (received, stored, dropped) = self.sum(self.now());
         assert_eq!(
@@ -432,22 +448,39 @@ impl World {
             received + handed - taken_over,
             "packets given to shards, and in their books"
         );
+        let reloaded = |(_, what): &(u64, Happening)| matches!(what, Happening::Reload(_));
+        let all_known = self
+            .plan
+            .cameras
+            .iter()
+            .all(|camera| camera.configurations.0 == 0);
+        if all_known && !self.plan.events.iter().any(reloaded) {
+            let strangers: u64 = self.shards.iter().map(|shard| shard.strangers).sum();
+            let refused = self.count_dropped(&OF_STRANGERS);
+            assert_eq!(
+                strangers,
+                refused,
+                "packets of strangers, and dropped as such ({:?})",
+                self.reasons()
+            );
+        }
         self.shards.iter_mut().for_each(|shard| shard.tally_books(now));
     }
 
-    /// Packets dropped for want of a disk or of memory behind it.
-    fn dropped_ill(&mut self) -> u64 {
+    fn count_dropped(&mut self, reasons: &[Reason]) -> u64 {
         let now = self.now();
-        let of_disk = [Reason::DiskFull, Reason::DiskFailed];
-        // A small pool may be too small for all streams at once.
-        let of_pool = [Reason::PoolExhausted]
-            .into_iter()
-            .filter(|_| self.plan.buffers >= ENOUGH_BUFFERS);
-        let reasons: Vec<Reason> = of_disk.into_iter().chain(of_pool).collect();
         let books = self.shards.iter_mut().map(|shard| shard.books(now).dropped);
         books
             .map(|dropped| reasons.iter().map(|reason| dropped.get(*reason)).sum::<u64>())
             .sum()
+    }
+
+    /// Packets dropped for want of a disk or of memory behind it.
+    fn dropped_ill(&mut self) -> u64 {
+        // A small pool may be too small for all streams at once.
+        let of_pool = self.plan.buffers >= ENOUGH_BUFFERS;
+        let reasons = [Reason::DiskFull, Reason::DiskFailed, Reason::PoolExhausted];
+        self.count_dropped(if of_pool { &reasons } else { &reasons[..2] })
     }
 
     fn reasons(&mut self) -> Vec<(&'static str, u64)> {
