@@ -1,5 +1,8 @@
 //! Harborseal's engine. Modules stand in the order in which a packet meets them; imports point from the shard down.
 
+#[doc(hidden)]
+pub mod planted;
+
 pub mod ledger;
 pub mod port;
 pub mod text;

@@ -15,6 +15,9 @@
 
 mod layout;
 
+#[doc(hidden)]
+pub mod planted;
+
 pub mod ids;
 
 pub mod block;

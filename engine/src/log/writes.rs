@@ -7,6 +7,7 @@ use super::{
     Request,
 };
 use crate::chunk::Pool;
+use crate::planted::{Planted, planted};
 
 /// Bytes gathered before a write is submitted without waiting; design §9 found 16 chunks per write to cost the least.
 const GATHER_BYTES: usize = 512 * 1024;
@@ -148,7 +149,7 @@ impl Log {
         }
         if result > 0 {
             write.done += result as u64;
-            if write.done < write.len {
+            if write.done < write.len && !planted(Planted::ShortWriteTakenForWhole) {
                 write.resubmit_ns = Some(now.mono_ns); // a short write: the rest of the same bytes
                 return;
             }
@@ -206,6 +207,9 @@ impl Log {
         let Some(upto) = segment.syncing_upto.take() else {
             return;
         };
+        if result < 0 && planted(Planted::FailedSyncRetried) {
+            return;
+        }
         if result < 0 {
             segment.stage = Stage::Failed; // what the kernel has now is unknown: never ask it again
             return;

@@ -1,0 +1,36 @@
+//! Faults planted in the engine on purpose, for the tests that must catch them (`tests/canaries`).
+//!
+//! The choice is that of [`harborseal_segment::planted`]: one fault at most, named by `HARBORSEAL_PLANT`, and only in a build with the
+//! cargo feature `planted-faults`, which nothing that ships turns on. Without it [`planted`] is a constant `false`.
+
+/// The faults of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A failed fdatasync is asked again, and believed when it then returns without error.
+    FailedSyncRetried,
+    /// A short write is taken for a whole one.
+    ShortWriteTakenForWhole,
+}
+
+/// Whether `fault` is planted in this process.
+#[cfg(not(feature = "planted-faults"))]
+#[inline(always)]
+pub const fn planted(_fault: Planted) -> bool {
+    false
+}
+
+#[cfg(not(feature = "planted-faults"))]
+const _: () = assert!(!planted(Planted::FailedSyncRetried));
+
+/// Whether `fault` is planted in this process.
+#[cfg(feature = "planted-faults")]
+pub fn planted(fault: Planted) -> bool {
+    number(fault).is_some()
+}
+
+/// The number that came with `fault`, as in `HARBORSEAL_PLANT=NAME=17`; 0 if none did, `None` if it is not planted.
+#[cfg(feature = "planted-faults")]
+pub fn number(fault: Planted) -> Option<u64> {
+    let (name, number) = harborseal_segment::planted::choice()?;
+    (name == format!("{fault:?}")).then(|| number.unwrap_or(0))
+}
