@@ -118,10 +118,20 @@ fn unknown_camera(library: &Library, camera: &str) -> CliError {
     let error = CliError::nothing_here(format_args!(
         "no camera '{camera}' for this identity in these segments"
     ));
-    error.remedy(format_args!(
-        "this identity has: {}",
-        library.cameras().join(", ")
-    ))
+    error.remedy(named(&library.cameras()))
+}
+
+/// The cameras of an identity in one line, which a fleet would not fit.
+fn named(cameras: &[&str]) -> String {
+    const SHOWN: usize = 8;
+    let (shown, rest) = cameras.split_at(cameras.len().min(SHOWN));
+    match rest.len() {
+        0 => format!("this identity has: {}", shown.join(", ")),
+        more => format!(
+            "this identity has: {} and {more} more, which `list` names",
+            shown.join(", ")
+        ),
+    }
 }
 
 /// Whether any packet arrived in the range. Looked up first, so that a range without footage does not send the search for a key
@@ -270,5 +280,18 @@ fn media_error(error: media::Error) -> CliError {
         media::Error::NoVideo(_) => CliError::usage(error),
         media::Error::NothingInRange(_) => CliError::nothing_here(error),
         media::Error::Unsupported(_) | media::Error::Interrupted => CliError::io(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn a_fleet_is_named_by_its_first_few_and_a_number() {
+        assert_eq!(named(&["a", "b"]), "this identity has: a, b");
+        let fleet = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+        let line = "this identity has: 0, 1, 2, 3, 4, 5, 6, 7 and 2 more, which `list` names";
+        assert_eq!(named(&fleet), line);
     }
 }
