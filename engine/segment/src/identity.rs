@@ -4,9 +4,10 @@
 //!
 //! ```text
 //! hsp1…   public   0 kem u16 · 2 signing u16 · 4 KEM key · Ed25519 key[32] · signature[64] · checksum[4]
-//! hss1…   secret   0 kem u16 · 2 signing u16 · 4 KEM seed[32] · Ed25519 seed[32] · checksum[4]
+//! hss1…   secret   0 kem u16 · 2 signing u16 · 4 KEM secret[32] · Ed25519 seed[32] · checksum[4]
 //!
-//! kem        HPKE KEM id (RFC 9180 §7.1): 0x647a X-Wing, its key 1216 bytes; 0x0010 P-256 reserved
+//! kem        HPKE KEM id (RFC 9180 §7.1): 0x647a X-Wing, its key 1,216 bytes and its secret the 32-byte seed;
+//!            0x0010 P-256, its key 65 bytes (SEC 1 §2.3.3, uncompressed) and its secret the 32-byte big-endian scalar
 //! signing    1 Ed25519; 2 ECDSA P-256 reserved
 //! signature  over "harborseal/v1/public-key" ‖ kem u16 ‖ signing u16 ‖ KEM key
 //! checksum   SHA-256(prefix ‖ all before it), its first 4 bytes
@@ -14,33 +15,32 @@
 //!
 //! An identity file is text: comment lines that begin with `#`, and one line with the secret.
 
+use crate::kem::{KemId, KemPublic, KemSecret};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use hpke::kem::XWing;
-use hpke::{Deserializable, Kem, Serializable};
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// HPKE's id of X-Wing (ML-KEM-768 + X25519).
-pub const KEM_X_WING: u16 = 0x647a;
-/// HPKE's id of DHKEM(P-256, HKDF-SHA256), for cards, HSMs and key services. Reserved.
-pub const KEM_P256: u16 = 0x0010;
+pub use crate::kem::{KEM_P256, KEM_X_WING};
 
 const SIGNING_ED25519: u16 = 1;
 const PUBLIC_PREFIX: &str = "hsp1";
 const SECRET_PREFIX: &str = "hss1";
-const X_WING_PUBLIC_LEN: usize = 1216;
 const CHECKSUM_LEN: usize = 4;
-const PUBLIC_LEN: usize = 4 + X_WING_PUBLIC_LEN + 32 + 64 + CHECKSUM_LEN;
+/// Both secrets are 32 bytes, whatever the KEM.
 const SECRET_LEN: usize = 4 + 32 + 32 + CHECKSUM_LEN;
 
-// Both are multiples of 3, so that base64 leaves no spare bits and each key has one text.
-const _: () = assert!(PUBLIC_LEN == 1320 && PUBLIC_LEN.is_multiple_of(3));
-const _: () = assert!(SECRET_LEN == 72 && SECRET_LEN.is_multiple_of(3));
+/// Bytes of a public key with everything, before it becomes text.
+const fn public_len(kem: KemId) -> usize {
+    4 + kem.public_len() + 32 + 64 + CHECKSUM_LEN
+}
+
+const _: () = assert!(public_len(KemId::XWing) == 1320 && public_len(KemId::P256) == 169);
+const _: () = assert!(SECRET_LEN == 72);
 
 /// Why a text is not a key. No variant repeats any of the text: it may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +65,7 @@ pub enum KeyError {
     Checksum,
     #[error("the key is of kind {kem:#06x}/{signing}, which this version does not support")]
     Unsupported { kem: u16, signing: u16 },
-    #[error("the public key is not valid: its KEM key is malformed")]
+    #[error("the key is not valid: its KEM key is malformed")]
     KemKey,
     #[error("the public key is not genuine: its signature does not match its KEM key")]
     Signature,
@@ -77,45 +77,47 @@ pub enum KeyError {
 /// deliberate [`PublicKey::to_text`].
 #[derive(Clone)]
 pub struct PublicKey {
-    kem: <XWing as Kem>::PublicKey,
-    bytes: Box<[u8; PUBLIC_LEN - CHECKSUM_LEN]>,
+    kem: KemPublic,
+    /// Everything but the checksum.
+    bytes: Box<[u8]>,
 }
 
 impl PublicKey {
-    /// `hsp1…`, 1,764 characters.
+    /// `hsp1…`: 1,764 characters with X-Wing, 230 with P-256.
     pub fn to_text(&self) -> String {
-        encode(PUBLIC_PREFIX, &self.bytes[..]).to_string()
+        encode(PUBLIC_PREFIX, &self.bytes).to_string()
     }
 
     /// The HPKE id of the KEM that this key is for.
     pub fn kem_id(&self) -> u16 {
-        u16::from_le_bytes([self.bytes[0], self.bytes[1]])
+        self.kem.id().as_u16()
     }
 
+    /// The Ed25519 key with which the customer signs.
     pub fn signing_key(&self) -> &[u8; 32] {
-        self.bytes[4 + X_WING_PUBLIC_LEN..]
+        self.bytes[4 + self.kem.id().public_len()..]
             .first_chunk()
             .expect("an Ed25519 key has 32 bytes")
     }
 
-    pub(crate) fn kem_key(&self) -> &<XWing as Kem>::PublicKey {
+    pub(crate) fn kem_key(&self) -> &KemPublic {
         &self.kem
     }
 
-    fn parse(bytes: &[u8; PUBLIC_LEN - CHECKSUM_LEN]) -> Result<Self, KeyError> {
-        check_kind(bytes)?;
-        let (signed, rest) = bytes.split_at(4 + X_WING_PUBLIC_LEN);
+    /// `bytes` are as many as a key of this KEM has.
+    fn parse(kem: KemId, bytes: &[u8]) -> Result<Self, KeyError> {
+        let (signed, rest) = bytes.split_at(4 + kem.public_len());
         let (signing_key, signature) = rest
             .split_first_chunk::<32>()
             .expect("an Ed25519 key has 32 bytes");
-        let kem = <XWing as Kem>::PublicKey::from_bytes(&signed[4..]).map_err(|_| KeyError::KemKey)?;
+        let kem = KemPublic::parse(kem, &signed[4..]).map_err(|_| KeyError::KemKey)?;
         let signature = Signature::from_slice(signature).map_err(|_| KeyError::Signature)?;
         VerifyingKey::from_bytes(signing_key)
             .and_then(|key| key.verify_strict(&signed_message(signed), &signature))
             .map_err(|_| KeyError::Signature)?;
         Ok(PublicKey {
             kem,
-            bytes: Box::new(*bytes),
+            bytes: bytes.into(),
         })
     }
 }
@@ -129,8 +131,8 @@ impl FromStr for PublicKey {
             return Err(KeyError::SecretForPublic);
         }
         let encoded = text.strip_prefix(PUBLIC_PREFIX).ok_or(KeyError::NotPublic)?;
-        let bytes = decode::<PUBLIC_LEN>(PUBLIC_PREFIX, encoded)?;
-        PublicKey::parse(bytes.first_chunk().expect("a key is longer than its body"))
+        let (kem, bytes) = decode(PUBLIC_PREFIX, encoded, public_len)?;
+        PublicKey::parse(kem, &bytes)
     }
 }
 
@@ -157,7 +159,7 @@ impl fmt::Debug for PublicKey {
 /// A customer's private keys. Wiped when dropped; there is no way to print it but [`Identity::to_file_text`].
 pub struct Identity {
     seeds: Seeds,
-    kem: <XWing as Kem>::PrivateKey,
+    kem: KemSecret,
     public: PublicKey,
 }
 
@@ -167,53 +169,70 @@ struct Seeds {
     signing: [u8; 32],
 }
 
-impl Identity {
-    /// 32 random bytes for X-Wing (its decapsulation key is a seed), then 32 for Ed25519.
-    pub fn generate(rng: &mut impl CryptoRng) -> Self {
-        let mut seeds = Seeds {
+impl Seeds {
+    fn empty() -> Self {
+        Seeds {
             kem: [0; 32],
             signing: [0; 32],
-        };
-        rng.fill_bytes(&mut seeds.kem);
-        rng.fill_bytes(&mut seeds.signing);
-        Self::from_seeds(seeds)
+        }
+    }
+}
+
+impl Identity {
+    /// An identity with X-Wing, as `harborseal keygen` makes it. Draws 32 bytes for its seed, then 32 for Ed25519.
+    pub fn generate(rng: &mut impl CryptoRng) -> Self {
+        Self::generate_with(KemId::XWing, rng)
     }
 
-    fn from_seeds(seeds: Seeds) -> Self {
-        let kem = <XWing as Kem>::PrivateKey::from_bytes(&seeds.kem).expect("an X-Wing seed has 32 bytes");
-        let kem_public = XWing::sk_to_pk(&kem);
+    /// An identity with P-256, for those whose keys must live where X-Wing cannot yet. Draws 32 bytes for its scalar, again where
+    /// they are none (one time in 2^32), then 32 for Ed25519.
+    pub fn generate_p256(rng: &mut impl CryptoRng) -> Self {
+        Self::generate_with(KemId::P256, rng)
+    }
+
+    fn generate_with(id: KemId, rng: &mut impl CryptoRng) -> Self {
+        let mut seeds = Seeds::empty();
+        let kem = loop {
+            rng.fill_bytes(&mut seeds.kem);
+            if let Ok(kem) = KemSecret::parse(id, &seeds.kem) {
+                break kem;
+            }
+        };
+        rng.fill_bytes(&mut seeds.signing);
+        Self::from_seeds(seeds, kem)
+    }
+
+    fn from_seeds(seeds: Seeds, kem: KemSecret) -> Self {
+        let kem_public = kem.public();
         let signing = SigningKey::from_bytes(&seeds.signing);
-        let mut bytes = kind_bytes().to_vec();
+        let mut bytes = kind_bytes(kem.id()).to_vec();
         bytes.extend_from_slice(&kem_public.to_bytes());
         let signature = signing.sign(&signed_message(&bytes));
         bytes.extend_from_slice(signing.verifying_key().as_bytes());
         bytes.extend_from_slice(&signature.to_bytes());
-        let bytes: Box<[u8]> = bytes.into();
-        let bytes = bytes
-            .try_into()
-            .expect("kind, KEM key, Ed25519 key and signature are fixed-width");
         Identity {
             seeds,
             kem,
             public: PublicKey {
                 kem: kem_public,
-                bytes,
+                bytes: bytes.into(),
             },
         }
     }
 
+    /// The public half, to be handed out.
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
 
-    pub(crate) fn kem_key(&self) -> &<XWing as Kem>::PrivateKey {
+    pub(crate) fn kem_key(&self) -> &KemSecret {
         &self.kem
     }
 
     /// The whole identity file: who may see it, the public key as a comment, the secret line.
     pub fn to_file_text(&self) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new([0; SECRET_LEN - CHECKSUM_LEN]);
-        bytes[..4].copy_from_slice(&kind_bytes());
+        bytes[..4].copy_from_slice(&kind_bytes(self.kem.id()));
         bytes[4..36].copy_from_slice(&self.seeds.kem);
         bytes[36..].copy_from_slice(&self.seeds.signing);
         let secret = encode(SECRET_PREFIX, &bytes[..]);
@@ -243,33 +262,30 @@ impl Identity {
             Some((_, line)) => return Err(KeyError::StrangeLine { line }),
             None => {}
         }
-        let bytes = decode::<SECRET_LEN>(SECRET_PREFIX, encoded)?;
-        check_kind(&bytes[..])?;
-        let mut seeds = Seeds {
-            kem: [0; 32],
-            signing: [0; 32],
-        };
+        let (id, bytes) = decode(SECRET_PREFIX, encoded, |_| SECRET_LEN)?;
+        let mut seeds = Seeds::empty();
         seeds.kem.copy_from_slice(&bytes[4..36]);
         seeds.signing.copy_from_slice(&bytes[36..68]);
-        Ok(Self::from_seeds(seeds))
+        let kem = KemSecret::parse(id, &seeds.kem).map_err(|_| KeyError::KemKey)?;
+        Ok(Self::from_seeds(seeds, kem))
     }
 }
 
 /// The four bytes that say which algorithms a key is for.
-fn kind_bytes() -> [u8; 4] {
-    let [kem, signing] = [KEM_X_WING.to_le_bytes(), SIGNING_ED25519.to_le_bytes()];
+fn kind_bytes(kem: KemId) -> [u8; 4] {
+    let [kem, signing] = [kem.as_u16().to_le_bytes(), SIGNING_ED25519.to_le_bytes()];
     [kem[0], kem[1], signing[0], signing[1]]
 }
 
-fn check_kind(bytes: &[u8]) -> Result<(), KeyError> {
-    if bytes[..4] == kind_bytes() {
-        return Ok(());
-    }
+fn parse_kind(bytes: [u8; 4]) -> Result<KemId, KeyError> {
     let [kem, signing] = [
         u16::from_le_bytes([bytes[0], bytes[1]]),
         u16::from_le_bytes([bytes[2], bytes[3]]),
     ];
-    Err(KeyError::Unsupported { kem, signing })
+    match KemId::from_u16(kem) {
+        Some(id) if signing == SIGNING_ED25519 => Ok(id),
+        _ => Err(KeyError::Unsupported { kem, signing }),
+    }
 }
 
 fn signed_message(kind_and_kem_key: &[u8]) -> Vec<u8> {
@@ -294,25 +310,47 @@ fn encode(prefix: &str, bytes: &[u8]) -> Zeroizing<String> {
     text
 }
 
-/// Decodes a key of `N` bytes and checks its checksum; the kind is looked at later, by who knows what it may be.
-fn decode<const N: usize>(prefix: &str, encoded: &str) -> Result<Zeroizing<[u8; N]>, KeyError> {
+/// Decodes a key to everything but its checksum, which is checked, and says for which KEM it is. `len` gives the bytes that a key
+/// of a KEM has, checksum and all.
+fn decode(
+    prefix: &str,
+    encoded: &str,
+    len: impl Fn(KemId) -> usize,
+) -> Result<(KemId, Zeroizing<Vec<u8>>), KeyError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if let Some(at) = encoded.chars().position(|c| !allowed(c)) {
         let at = prefix.len() + at + 1;
         return Err(KeyError::Character { at });
     }
-    let (found, needed) = (encoded.len(), N / 3 * 4);
-    let cut = KeyError::Length { found, needed };
-    let bytes = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.decode(encoded).map_err(|_| cut)?);
-    let (body, stored) = bytes.split_last_chunk::<CHECKSUM_LEN>().ok_or(cut)?;
-    let whole = checksum(prefix, body) == *stored;
-    match <[u8; N]>::try_from(&bytes[..]) {
-        Ok(bytes) if whole => Ok(Zeroizing::new(bytes)),
-        Ok(_) => Err(KeyError::Checksum),
-        // Whole, but of another length: a kind that this version does not have.
-        Err(_) if whole && body.len() >= 4 => Err(check_kind(body).err().unwrap_or(cut)),
-        Err(_) => Err(cut),
+    let chars = |kem| (len(kem) * 4).div_ceil(3);
+    let (found, needed) = (encoded.len(), chars(told_kem(encoded)));
+    let garbled = match found == needed {
+        true => KeyError::Checksum,
+        false => KeyError::Length { found, needed },
+    };
+    let mut bytes = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.decode(encoded).map_err(|_| garbled)?);
+    let (body, stored) = bytes.split_last_chunk::<CHECKSUM_LEN>().ok_or(garbled)?;
+    let kind = *body.first_chunk::<4>().ok_or(garbled)?;
+    if checksum(prefix, body) != *stored {
+        return Err(garbled);
     }
+    // Whole: so if it is not of a kind that this version has, it is of a later one.
+    let kem = parse_kind(kind)?;
+    if bytes.len() != len(kem) {
+        return Err(garbled);
+    }
+    let body_len = body.len();
+    bytes.truncate(body_len);
+    Ok((kem, bytes))
+}
+
+/// The KEM that a text's first characters tell, before it is known whether they are right; X-Wing if they tell none, as most are.
+fn told_kem(encoded: &str) -> KemId {
+    let first = encoded
+        .get(..4)
+        .and_then(|text| BASE64_URL_SAFE_NO_PAD.decode(text).ok());
+    let id = first.and_then(|bytes| KemId::from_u16(u16::from_le_bytes([bytes[0], bytes[1]])));
+    id.unwrap_or(KemId::XWing)
 }
 
 #[cfg(test)]
@@ -411,26 +449,64 @@ mod tests {
 
     #[test]
     fn a_key_of_a_later_kind_is_unsupported_rather_than_garbled() {
-        let later = edited(|bytes| bytes[..2].copy_from_slice(&KEM_P256.to_le_bytes()));
-        assert_eq!(
-            refused(&later),
-            KeyError::Unsupported {
-                kem: 0x0010,
-                signing: 1
-            }
-        );
+        let later = edited(|bytes| bytes[..2].copy_from_slice(&0x0011u16.to_le_bytes()));
+        let (kem, signing) = (0x0011, 1);
+        assert_eq!(refused(&later), KeyError::Unsupported { kem, signing });
     }
 
     #[test]
     fn a_shorter_key_of_a_later_kind_is_unsupported_rather_than_cut() {
         let bytes = [&KEM_P256.to_le_bytes()[..], &[2, 0], &[7; 65 + 65 + 64]].concat();
         let later = encode(PUBLIC_PREFIX, &bytes);
+        let (kem, signing) = (KEM_P256, 2);
+        assert_eq!(refused(&later), KeyError::Unsupported { kem, signing });
+    }
+
+    fn carol() -> Identity {
+        Identity::generate_p256(&mut FixedBytes(&[4; 64]))
+    }
+
+    #[test]
+    fn a_p256_identity_reads_back_from_its_texts() {
+        let text = carol().public().to_text();
+        assert_eq!(text.len(), 4 + 226);
+        let parsed: PublicKey = text.parse().expect("parses");
+        assert_eq!((&parsed, parsed.kem_id()), (carol().public(), KEM_P256));
+        assert_eq!(parsed.signing_key(), carol().public().signing_key());
+        let read = Identity::from_file_text(&carol().to_file_text()).expect("reads");
+        assert_eq!(read.public(), carol().public());
+    }
+
+    #[test]
+    fn a_damaged_p256_key_is_refused_for_what_is_wrong_with_it() {
+        let text = carol().public().to_text();
+        let (found, needed) = (200, 226);
+        assert_eq!(refused(&text[..204]), KeyError::Length { found, needed });
+        let flipped = if &text[100..101] == "A" { "B" } else { "A" };
+        let flipped = format!("{}{flipped}{}", &text[..100], &text[101..]);
+        assert_eq!(refused(&flipped), KeyError::Checksum);
+        // Four spare bits stand in the last character: only one of its sixteen values is the key's.
+        let last = format!("{}_", &text[..text.len() - 1]);
+        assert_eq!(refused(&last), KeyError::Checksum);
+        let mut bytes = carol().public.bytes.to_vec();
+        bytes[4] = 2;
+        assert_eq!(refused(&encode(PUBLIC_PREFIX, &bytes)), KeyError::KemKey);
+    }
+
+    /// SEC 2 §2.4.2: the order of P-256's group. A scalar is below it and not 0.
+    #[test]
+    fn a_scalar_outside_the_group_is_no_secret_and_is_not_drawn() {
+        let order = b"\xFF\xFF\xFF\xFF\0\0\0\0\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\
+            \xBC\xE6\xFA\xAD\xA7\x17\x9E\x84\xF3\xB9\xCA\xC2\xFC\x63\x25\x51";
+        for scalar in [&[0; 32], order, &[0xFF; 32]] {
+            let bytes = [&KEM_P256.to_le_bytes()[..], &[1, 0], scalar, &[4; 32]].concat();
+            let refused = Identity::from_file_text(&encode(SECRET_PREFIX, &bytes)).err();
+            assert_eq!(refused, Some(KeyError::KemKey));
+        }
+        let drawn = [&order[..], &[0; 32], &[4; 64]].concat();
         assert_eq!(
-            refused(&later),
-            KeyError::Unsupported {
-                kem: 0x0010,
-                signing: 2
-            }
+            Identity::generate_p256(&mut FixedBytes(&drawn)).public(),
+            carol().public()
         );
     }
 

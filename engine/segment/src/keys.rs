@@ -19,25 +19,15 @@
 
 use crate::body::{KeyEntry, SCOPE_CUSTOMER, SCOPE_STREAM};
 use crate::cipher::{Backend, OpenKey, SealKey};
-use crate::identity::{Identity, KEM_X_WING, PublicKey};
+use crate::identity::{Identity, PublicKey};
 use crate::ids::{NodeId, SegmentId, StreamId};
+use crate::kem::{AEAD_AES_256_GCM, KDF_HKDF_SHA256, KemId};
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
-use hpke::aead::{Aead, AesGcm256};
-use hpke::kdf::{HkdfSha256, Kdf};
-use hpke::kem::XWing;
-use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
 use rand_core::CryptoRng;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
-
-const KDF_HKDF_SHA256: u16 = 0x0001;
-const AEAD_AES_256_GCM: u16 = 0x0002;
-
-const _: () = assert!(<XWing as Kem>::KEM_ID == KEM_X_WING);
-const _: () = assert!(<HkdfSha256 as Kdf>::KDF_ID == KDF_HKDF_SHA256);
-const _: () = assert!(<AesGcm256 as Aead>::AEAD_ID == AEAD_AES_256_GCM);
 
 /// S: what opens all of one customer's streams in one segment.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -121,7 +111,8 @@ pub struct Wrap {
     pub n: u8,
 }
 
-/// Wraps the customer's secret: the entry opens every stream of the slot. Draws 64 bytes from `rng`.
+/// Wraps the customer's secret: the entry opens every stream of the slot. Draws 64 bytes from `rng` for an
+/// X-Wing key, 32 for a P-256 key.
 pub fn wrap(
     public: &PublicKey,
     wrap: &Wrap,
@@ -154,7 +145,7 @@ fn wrap_scoped(
     rng: &mut impl CryptoRng,
 ) -> KeyEntry {
     let mut entry = KeyEntry {
-        kem: KEM_X_WING,
+        kem: public.kem_id(),
         kdf: KDF_HKDF_SHA256,
         aead: AEAD_AES_256_GCM,
         slot: wrap.slot,
@@ -170,17 +161,7 @@ fn wrap_scoped(
     text[..32].copy_from_slice(&hint.0);
     text[32..].copy_from_slice(secret);
     let info = info(&entry, &wrap.node_id, &wrap.segment_id);
-    let (enc, ct) = hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha256, XWing>(
-        &OpModeS::Base,
-        public.kem_key(),
-        &info,
-        &text[..],
-        b"",
-        rng,
-    )
-    .expect("a public key was checked when it was parsed");
-    entry.enc = enc.to_bytes().to_vec();
-    entry.ct = ct;
+    (entry.enc, entry.ct) = public.kem_key().seal(&info, &text[..], rng);
     entry
 }
 
@@ -230,24 +211,22 @@ pub fn unwrap(
         scope,
         ..
     } = entry;
-    if (kem, kdf, aead) != (KEM_X_WING, KDF_HKDF_SHA256, AEAD_AES_256_GCM) || scope > SCOPE_STREAM {
+    let known = KemId::from_u16(kem).filter(|_| (kdf, aead) == (KDF_HKDF_SHA256, AEAD_AES_256_GCM));
+    let Some(known) = known.filter(|_| scope <= SCOPE_STREAM) else {
         return Err(UnwrapError::Unsupported {
             kem,
             kdf,
             aead,
             scope,
         });
+    };
+    let secret_key = identity.kem_key();
+    if known != secret_key.id() {
+        return Err(UnwrapError::NotForThisIdentity);
     }
-    let enc = <XWing as Kem>::EncappedKey::from_bytes(&entry.enc).map_err(|_| UnwrapError::Malformed)?;
-    let text = hpke::single_shot_open::<AesGcm256, HkdfSha256, XWing>(
-        &OpModeR::Base,
-        identity.kem_key(),
-        &enc,
-        &info(entry, node_id, segment_id),
-        &entry.ct,
-        b"",
-    );
-    let text = Zeroizing::new(text.map_err(|_| UnwrapError::NotForThisIdentity)?);
+    let text = secret_key.open(&entry.enc, &entry.ct, &info(entry, node_id, segment_id));
+    let text = text.map_err(|_| UnwrapError::Malformed)?;
+    let text = text.ok_or(UnwrapError::NotForThisIdentity)?;
     let text: &[u8; 64] = text[..].try_into().map_err(|_| UnwrapError::Malformed)?;
     let hint = Hint(*text.first_chunk().expect("64 bytes hold two of 32"));
     let secret = text.last_chunk().expect("64 bytes hold two of 32");
@@ -381,6 +360,28 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_wrapped_for_p256_opens_for_its_identity_and_no_other() {
+        let carol = Identity::generate_p256(&mut FixedBytes(&[4; 64]));
+        let (hint, secret) = (Hint::from_bytes([1; 32]), SegmentSecret::from_bytes([2; 32]));
+        let rng = &mut FixedBytes(&[3; 32]);
+        let entry = wrap(carol.public(), &WRAP, &hint, &secret, rng);
+        assert_eq!(
+            (entry.kem, entry.enc.len(), entry.ct.len(), entry.encoded_len()),
+            (0x0010, 65, 80, 208)
+        );
+        let opened = unwrap(&carol, &entry, &WRAP.node_id, &SEGMENT).expect("opens");
+        assert!(matches!(&opened.secret, Secret::Customer(secret) if secret.0 == [2; 32]));
+        let dave = Identity::generate_p256(&mut FixedBytes(&[5; 64]));
+        for other in [dave, identity(1)] {
+            assert_eq!(refusal(&other, &entry), UnwrapError::NotForThisIdentity);
+        }
+        // A point that is not on the curve.
+        let mut entry = entry;
+        entry.enc[40] ^= 1;
+        assert_eq!(refusal(&carol, &entry), UnwrapError::Malformed);
+    }
+
+    #[test]
     fn the_secret_of_one_stream_opens_for_its_grantee() {
         let bob = identity(2);
         let keys = StreamKeys::derive(&SEGMENT, &SegmentSecret::from_bytes([2; 32]), &STREAM);
@@ -437,12 +438,12 @@ mod tests {
     fn an_entry_of_another_suite_is_unsupported() {
         let alice = identity(1);
         let later = KeyEntry {
-            kem: 0x0010,
+            kem: 0x0011,
             ..entry_for(&alice)
         };
         assert!(matches!(
             refusal(&alice, &later),
-            UnwrapError::Unsupported { kem: 0x0010, .. }
+            UnwrapError::Unsupported { kem: 0x0011, .. }
         ));
         let later = KeyEntry {
             scope: 2,

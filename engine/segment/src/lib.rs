@@ -30,6 +30,7 @@ pub mod node;
 pub mod random;
 
 pub mod identity;
+mod kem;
 
 pub mod keys;
 
