@@ -35,6 +35,10 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE", group = "what")]
     output: Option<PathBuf>,
 
+    /// Make its key for P-256, which cards, HSMs and key services hold; it does not withstand a quantum computer
+    #[arg(long, requires = "output")]
+    p256: bool,
+
     /// Print the public key of the identity in FILE
     #[arg(long, value_name = "FILE", group = "what")]
     public: Option<PathBuf>,
@@ -52,7 +56,7 @@ struct Keys<'a> {
 /// Runs the command. The public key stands alone on the last line of stdout, or in the object that `--json` prints.
 pub fn run(args: Args) -> Result<ExitStatus, CliError> {
     let (path, identity) = match (&args.output, &args.public) {
-        (Some(path), _) => (path, make(path)?),
+        (Some(path), _) => (path, make(path, args.p256)?),
         (_, Some(path)) => (path, read(path)?),
         _ => return Err(CliError::usage("keygen needs -o FILE or --public FILE")),
     };
@@ -94,8 +98,11 @@ pub fn read(path: &Path) -> Result<Identity, CliError> {
         .map_err(|error| CliError::usage(format_args!("{}: {error}", path.display())))
 }
 
-fn make(path: &Path) -> Result<Identity, CliError> {
-    let identity = Identity::generate(&mut os_random());
+fn make(path: &Path, p256: bool) -> Result<Identity, CliError> {
+    let identity = match p256 {
+        true => Identity::generate_p256(&mut os_random()),
+        false => Identity::generate(&mut os_random()),
+    };
     // O_EXCL: whatever is there, a dangling link included, stays as it is.
     let file = OpenOptions::new()
         .write(true)
@@ -137,10 +144,16 @@ fn fill(mut file: File, path: &Path, identity: &Identity) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use harborseal_segment::identity::{KEM_P256, KEM_X_WING};
 
     fn keygen(path: &Path) -> Result<ExitStatus, CliError> {
+        keygen_with(path, false)
+    }
+
+    fn keygen_with(path: &Path, p256: bool) -> Result<ExitStatus, CliError> {
         run(Args {
             output: Some(path.to_owned()),
+            p256,
             public: None,
             print: Output::default(),
         })
@@ -158,6 +171,16 @@ mod tests {
         let text = std::fs::read_to_string(&path).expect("text");
         let read = read(&path).expect("an identity");
         assert!(text.contains(&read.public().to_text()));
+    }
+
+    #[test]
+    fn an_identity_is_for_the_kem_that_was_asked_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (p256, kem) in [(false, KEM_X_WING), (true, KEM_P256)] {
+            let path = folder.path().join(kem.to_string());
+            assert_eq!(keygen_with(&path, p256), Ok(ExitStatus::Ok));
+            assert_eq!(read(&path).expect("an identity").public().kem_id(), kem);
+        }
     }
 
     #[test]
