@@ -6,7 +6,7 @@
 //!       info = "harborseal/v1/key" ‖ kem,kdf,aead u16 ‖ node_id[16] ‖ segment_id[16] ‖ slot u32
 //!              ‖ scope ‖ i ‖ n ‖ stream_id[16] ‖ hint[16]
 //!
-//! PRK    = HKDF-Extract(salt = segment_id, IKM = S)
+//! PRK    = HKDF-Extract(salt = segment_id, IKM = S)                             erasable: IKM = S ‖ E, see crate::erase
 //! K_st   = HKDF-Expand(PRK, "harborseal/v1/stream" ‖ stream_id, 32)             opens one stream of one segment
 //! K_enc  = HKDF-Expand(K_st, "harborseal/v1/aead", 32)
 //! C      = HKDF-Expand(K_st, "harborseal/v1/commit", 32)                        stored, checked before opening
@@ -19,6 +19,7 @@
 
 use crate::body::{KeyEntry, SCOPE_CUSTOMER, SCOPE_STREAM};
 use crate::cipher::{Backend, OpenKey, SealKey};
+use crate::erase::EraseSecret;
 use crate::identity::{Identity, PublicKey};
 use crate::ids::{NodeId, SegmentId, StreamId};
 use crate::kem::{AEAD_AES_256_GCM, KDF_HKDF_SHA256, KemId};
@@ -29,7 +30,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// S: what opens all of one customer's streams in one segment.
+/// S: with E where the slot is erasable, what opens all of one customer's streams in one segment.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct SegmentSecret([u8; 32]);
 
@@ -55,12 +56,32 @@ impl StreamSecret {
         StreamSecret(bytes)
     }
 
-    fn derive(segment_id: &SegmentId, secret: &SegmentSecret, stream_id: &StreamId) -> Self {
-        let prk = Hkdf::<Sha256>::new(Some(&segment_id.0), &secret.0);
+    fn derive(
+        segment_id: &SegmentId,
+        secret: &SegmentSecret,
+        erase: Option<&EraseSecret>,
+        stream_id: &StreamId,
+    ) -> Self {
+        let mut ikm = Zeroizing::new([0; 64]);
+        ikm[..32].copy_from_slice(&secret.0);
+        let ikm = match erase {
+            None => &ikm[..32],
+            Some(erase) => {
+                ikm[32..].copy_from_slice(erase.as_bytes());
+                &ikm[..]
+            }
+        };
+        let prk = Hkdf::<Sha256>::new(Some(&segment_id.0), ikm);
         let mut stream_secret = StreamSecret([0; 32]);
         prk.expand_multi_info(&[b"harborseal/v1/stream", &stream_id.0], &mut stream_secret.0)
             .expect("32 bytes are within HKDF's bound");
         stream_secret
+    }
+
+    /// What a scope 1 entry of an erasable slot holds, or, of that, what it stands for.
+    pub(crate) fn masked(mut self, erase: &EraseSecret, stream_id: &StreamId) -> Self {
+        erase.mask(stream_id, &mut self.0);
+        self
     }
 }
 
@@ -100,22 +121,28 @@ impl Hint {
     }
 }
 
-/// Where a KEY entry belongs, and which recipient of its slot it is for. All of it is authenticated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wrap {
+/// Where a KEY entry belongs, and which recipient of its slot it is for. HPKE binds all of it but `erase`.
+#[derive(Clone, Copy)]
+pub struct Wrap<'a> {
+    /// The node that writes the segment.
     pub node_id: NodeId,
+    /// The segment.
     pub segment_id: SegmentId,
+    /// The customer's slot in it.
     pub slot: u32,
-    /// Recipient `i`, from 0, of `n`.
+    /// Recipient `i`, from 0, of `n`: of the slot's secret, or of one stream's.
     pub i: u8,
+    /// How many recipients there are. All entries of one secret must state the same.
     pub n: u8,
+    /// E, if the slot is erasable. All entries of a slot must agree in that.
+    pub erase: Option<&'a EraseSecret>,
 }
 
-/// Wraps the customer's secret: the entry opens every stream of the slot. Draws 64 bytes from `rng` for an
-/// X-Wing key, 32 for a P-256 key.
+/// Wraps the customer's secret: the entry opens every stream of the slot. Draws 64 bytes from `rng` for an X-Wing key, 32 for a
+/// P-256 key.
 pub fn wrap(
     public: &PublicKey,
-    wrap: &Wrap,
+    wrap: &Wrap<'_>,
     hint: &Hint,
     secret: &SegmentSecret,
     rng: &mut impl CryptoRng,
@@ -123,21 +150,47 @@ pub fn wrap(
     wrap_scoped(public, wrap, SCOPE_CUSTOMER, StreamId::ZERO, hint, &secret.0, rng)
 }
 
-/// Wraps the secret of one stream, for the holder of a standing grant. `hint` is the grantee's own.
+/// Wraps the customer's secret for the customer and whom the customer named beside itself. The recipients share H: whose entry is whose
+/// does not show. `i` and `n` of `place` are not looked at; they follow from `publics`.
+///
+/// The entries may stand in any order and in several KEY blocks, but all of them before the slot's first STREAM. Panics if there are
+/// more than 255 recipients, or none.
+pub fn wrap_all(
+    publics: &[&PublicKey],
+    place: &Wrap<'_>,
+    hint: &Hint,
+    secret: &SegmentSecret,
+    rng: &mut impl CryptoRng,
+) -> Vec<KeyEntry> {
+    let n = u8::try_from(publics.len()).expect("a slot has at most 255 recipients");
+    assert!(n > 0, "a slot has a recipient");
+    let entry = |(i, public): (u8, &&PublicKey)| {
+        let place = Wrap { i, n, ..*place };
+        wrap(public, &place, hint, secret, rng)
+    };
+    (0..n).zip(publics).map(entry).collect()
+}
+
+/// Wraps the secret of one stream, for the holder of a standing grant. `hint` is the grantee's own, and so are `i` and `n`: they count
+/// the grantees of this stream. Where the slot is erasable, what is wrapped is masked with E.
 pub fn wrap_stream(
     public: &PublicKey,
-    wrap: &Wrap,
+    wrap: &Wrap<'_>,
     stream_id: StreamId,
     hint: &Hint,
     secret: &StreamSecret,
     rng: &mut impl CryptoRng,
 ) -> KeyEntry {
+    let secret = match wrap.erase {
+        None => secret.clone(),
+        Some(erase) => secret.clone().masked(erase, &stream_id),
+    };
     wrap_scoped(public, wrap, SCOPE_STREAM, stream_id, hint, &secret.0, rng)
 }
 
 fn wrap_scoped(
     public: &PublicKey,
-    wrap: &Wrap,
+    wrap: &Wrap<'_>,
     scope: u8,
     stream_id: StreamId,
     hint: &Hint,
@@ -152,6 +205,7 @@ fn wrap_scoped(
         scope,
         i: wrap.i,
         n: wrap.n,
+        erasable: wrap.erase.is_some(),
         stream_id,
         hint: hint.for_segment(&wrap.segment_id),
         enc: Vec::new(),
@@ -167,14 +221,20 @@ fn wrap_scoped(
 
 /// What an entry held.
 pub enum Secret {
+    /// S: it opens every stream of the slot.
     Customer(SegmentSecret),
+    /// K_st of one stream. In an erasable slot it is still masked with E.
     Stream(StreamId, StreamSecret),
 }
 
+/// An opened entry.
 pub struct Unwrapped {
     /// H of this segment. Ratcheted, it finds the entry in each later segment of the same run and shard.
     pub hint: Hint,
+    /// S or K_st.
     pub secret: Secret,
+    /// The slot is erasable: the secret needs E beside it.
+    pub erasable: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -237,7 +297,12 @@ pub fn unwrap(
         SCOPE_CUSTOMER => Secret::Customer(SegmentSecret(*secret)),
         _ => Secret::Stream(entry.stream_id, StreamSecret(*secret)),
     };
-    Ok(Unwrapped { hint, secret })
+    let erasable = entry.erasable;
+    Ok(Unwrapped {
+        hint,
+        secret,
+        erasable,
+    })
 }
 
 fn info(entry: &KeyEntry, node_id: &NodeId, segment_id: &SegmentId) -> Vec<u8> {
@@ -264,7 +329,17 @@ pub struct StreamKeys {
 impl StreamKeys {
     /// From the customer's secret.
     pub fn derive(segment_id: &SegmentId, secret: &SegmentSecret, stream_id: &StreamId) -> Self {
-        Self::from_secret(StreamSecret::derive(segment_id, secret, stream_id))
+        Self::from_secret(StreamSecret::derive(segment_id, secret, None, stream_id))
+    }
+
+    /// From the customer's secret and E, in an erasable slot.
+    pub fn derive_erasable(
+        segment_id: &SegmentId,
+        secret: &SegmentSecret,
+        erase: &EraseSecret,
+        stream_id: &StreamId,
+    ) -> Self {
+        Self::from_secret(StreamSecret::derive(segment_id, secret, Some(erase), stream_id))
     }
 
     /// From the one stream's secret, as a grant gives it.
@@ -317,12 +392,13 @@ mod tests {
 
     const SEGMENT: SegmentId = SegmentId([0x51; 16]);
     const STREAM: StreamId = StreamId([0x52; 16]);
-    const WRAP: Wrap = Wrap {
+    const WRAP: Wrap<'_> = Wrap {
         node_id: NodeId([0x53; 16]),
         segment_id: SEGMENT,
         slot: 7,
         i: 0,
         n: 1,
+        erase: None,
     };
 
     fn identity(seed: u8) -> Identity {
@@ -404,6 +480,46 @@ mod tests {
             }
             Secret::Customer(_) => panic!("a grant must not open the whole slot"),
         }
+    }
+
+    #[test]
+    fn every_recipient_of_a_slot_opens_the_same_secret() {
+        let (alice, carol) = (identity(1), Identity::generate_p256(&mut FixedBytes(&[4; 64])));
+        let (hint, secret) = (Hint::from_bytes([1; 32]), SegmentSecret::from_bytes([2; 32]));
+        let rng = &mut FixedBytes(&[3; 96]);
+        let entries = wrap_all(&[alice.public(), carol.public()], &WRAP, &hint, &secret, rng);
+        for (i, (identity, entry)) in [&alice, &carol].into_iter().zip(&entries).enumerate() {
+            assert_eq!(
+                (usize::from(entry.i), entry.n, entry.hint),
+                (i, 2, entries[0].hint)
+            );
+            let opened = unwrap(identity, entry, &WRAP.node_id, &SEGMENT).expect("opens");
+            assert!(matches!(&opened.secret, Secret::Customer(secret) if secret.0 == [2; 32]));
+        }
+        assert_eq!(refusal(&carol, &entries[0]), UnwrapError::NotForThisIdentity);
+    }
+
+    #[test]
+    fn in_an_erasable_slot_neither_secret_nor_grant_opens_a_stream_without_e() {
+        let erase = EraseSecret::from_bytes([8; 32]);
+        let secret = SegmentSecret::from_bytes([2; 32]);
+        let keys = StreamKeys::derive_erasable(&SEGMENT, &secret, &erase, &STREAM);
+        assert!(!StreamKeys::derive(&SEGMENT, &secret, &STREAM).matches(keys.commitment()));
+        let place = Wrap {
+            erase: Some(&erase),
+            ..WRAP
+        };
+        let (bob, hint) = (identity(2), Hint::from_bytes([9; 32]));
+        let rng = &mut FixedBytes(&[3; 64]);
+        let entry = wrap_stream(bob.public(), &place, STREAM, &hint, keys.secret(), rng);
+        let opened = unwrap(&bob, &entry, &WRAP.node_id, &SEGMENT).expect("opens");
+        assert!(opened.erasable);
+        let Secret::Stream(stream_id, masked) = opened.secret else {
+            panic!("a grant");
+        };
+        assert!(!StreamKeys::from_secret(masked.clone()).matches(keys.commitment()));
+        let unmasked = masked.masked(&erase, &stream_id);
+        assert!(StreamKeys::from_secret(unmasked).matches(keys.commitment()));
     }
 
     #[test]
@@ -504,6 +620,14 @@ mod tests {
         let k_st = hmac(&prk, &[b"harborseal/v1/stream", &STREAM.0, &[1]]);
         let keys = StreamKeys::derive(&SEGMENT, &SegmentSecret::from_bytes([2; 32]), &STREAM);
         assert_eq!(keys.secret.0, k_st);
+        let erase = EraseSecret::from_bytes([8; 32]);
+        let prk = hmac(&SEGMENT.0, &[&[2; 32], &[8; 32]]);
+        let erasable =
+            StreamKeys::derive_erasable(&SEGMENT, &SegmentSecret::from_bytes([2; 32]), &erase, &STREAM);
+        assert_eq!(
+            erasable.secret.0,
+            hmac(&prk, &[b"harborseal/v1/stream", &STREAM.0, &[1]])
+        );
         assert_eq!(*keys.enc, hmac(&k_st, &[b"harborseal/v1/aead", &[1]]));
         assert_eq!(keys.commitment, hmac(&k_st, &[b"harborseal/v1/commit", &[1]]));
         let mut hint = Hint::from_bytes([1; 32]);

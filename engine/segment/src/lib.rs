@@ -32,6 +32,7 @@ pub mod random;
 pub mod identity;
 mod kem;
 
+pub mod erase;
 pub mod keys;
 
 pub mod cipher;

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::block::{BlockType, Header};
 use crate::body::{BodyError, ChunkHead, KeyEntry, OriginBody, StreamInfo};
 use crate::cipher::OpenKey;
+use crate::erase::{EraseSecret, Release};
 use crate::identity::Identity;
 use crate::ids::{NodeId, RunId, SegmentId, StreamId};
 use crate::keys::{Hint, Secret, StreamKeys, unwrap};
@@ -50,6 +51,8 @@ impl From<&OriginBody> for Origin {
 pub struct Keyring {
     identity: Identity,
     chains: HashMap<(RunId, u32), Vec<KnownHint>>,
+    /// E by segment and slot.
+    releases: HashMap<(SegmentId, u32), EraseSecret>,
 }
 
 /// H_n of one slot of this identity, at chain_seq n.
@@ -64,6 +67,43 @@ pub struct Unlocked {
     pub slot: u32,
     /// What it opens: the slot's streams, or one of them.
     pub secret: Secret,
+    /// The slot is erasable: what it opens needs E too.
+    pub erasable: bool,
+    /// E of the slot, if it was released.
+    pub release: Option<EraseSecret>,
+}
+
+impl Unlocked {
+    /// The keys of a stream of `segment_id` in `slot`: `None` if this secret is not for it.
+    fn keys(
+        &self,
+        segment_id: &SegmentId,
+        slot: u32,
+        stream_id: &StreamId,
+    ) -> Option<Result<StreamKeys, OpenError>> {
+        let for_it = match &self.secret {
+            Secret::Customer(_) => self.slot == slot,
+            Secret::Stream(granted, _) => granted == stream_id,
+        };
+        if !for_it {
+            return None;
+        }
+        let release = match (self.erasable, &self.release) {
+            (true, None) => return Some(Err(OpenError::NeedsRelease)),
+            (true, release) => release.as_ref(),
+            (false, _) => None,
+        };
+        Some(Ok(match (&self.secret, release) {
+            (Secret::Customer(secret), None) => StreamKeys::derive(segment_id, secret, stream_id),
+            (Secret::Customer(secret), Some(erase)) => {
+                StreamKeys::derive_erasable(segment_id, secret, erase, stream_id)
+            }
+            (Secret::Stream(_, secret), None) => StreamKeys::from_secret(secret.clone()),
+            (Secret::Stream(_, secret), Some(erase)) => {
+                StreamKeys::from_secret(secret.clone().masked(erase, stream_id))
+            }
+        }))
+    }
 }
 
 impl Keyring {
@@ -72,7 +112,18 @@ impl Keyring {
         Keyring {
             identity,
             chains: HashMap::new(),
+            releases: HashMap::new(),
         }
+    }
+
+    /// Takes E of an erasable slot, which is in no segment. Without it, what is in the slot is found and stays closed.
+    pub fn add_release(&mut self, release: Release) {
+        let Release {
+            segment_id,
+            slot,
+            secret,
+        } = release;
+        self.releases.insert((segment_id, slot), secret);
     }
 
     /// The identity.
@@ -97,39 +148,46 @@ impl Keyring {
         let mut unlocked = Vec::new();
         let mut tried = vec![false; entries.len()];
         for hint in &hints {
-            let at = entries.iter().position(|entry| entry.hint == *hint);
-            let opened = at.and_then(|at| {
+            // All recipients of a slot show one hint, and one of them is meant.
+            let mut shown = (0..entries.len()).filter(|at| entries[*at].hint == *hint);
+            let opened = shown.find_map(|at| {
                 tried[at] = true;
-                let entry = &entries[at];
-                let opened = unwrap(&self.identity, entry, &origin.node_id, &origin.segment_id).ok()?;
-                Some(Unlocked {
-                    slot: entry.slot,
-                    secret: opened.secret,
-                })
+                open_entry(&self.identity, &self.releases, origin, &entries[at])
             });
             missing |= opened.is_none();
-            unlocked.extend(opened);
+            unlocked.extend(opened.map(|(_, opened)| opened));
         }
         if missing {
             let untried = entries.iter().zip(&tried).filter(|(_, tried)| !**tried);
             for (entry, _) in untried {
-                // Most entries are for others. One of an unknown suite is for somebody with a newer reader, and one that
-                // opens to nonsense opens nothing.
-                let Ok(opened) = unwrap(&self.identity, entry, &origin.node_id, &origin.segment_id) else {
-                    continue;
-                };
-                known.push(KnownHint {
-                    chain_seq: origin.chain_seq,
-                    hint: opened.hint,
-                });
-                unlocked.push(Unlocked {
-                    slot: entry.slot,
-                    secret: opened.secret,
-                });
+                let opened = open_entry(&self.identity, &self.releases, origin, entry);
+                let Some((hint, opened)) = opened else { continue };
+                let chain_seq = origin.chain_seq;
+                known.push(KnownHint { chain_seq, hint });
+                unlocked.push(opened);
             }
         }
         unlocked
     }
+}
+
+/// Opens one entry. Most are for others; one of an unknown suite is for somebody with a newer reader, and one that opens to nonsense
+/// opens nothing.
+fn open_entry(
+    identity: &Identity,
+    releases: &HashMap<(SegmentId, u32), EraseSecret>,
+    origin: &Origin,
+    entry: &KeyEntry,
+) -> Option<(Hint, Unlocked)> {
+    let opened = unwrap(identity, entry, &origin.node_id, &origin.segment_id).ok()?;
+    let release = releases.get(&(origin.segment_id, entry.slot)).cloned();
+    let unlocked = Unlocked {
+        slot: entry.slot,
+        secret: opened.secret,
+        erasable: opened.erasable,
+        release,
+    };
+    Some((opened.hint, unlocked))
 }
 
 /// What comes of turning an H to a segment.
@@ -163,6 +221,9 @@ impl KnownHint {
 /// Why something of this identity's own does not open.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
+    /// The slot is erasable, and its E was not given. Nothing is wrong with the segment.
+    #[error("the slot is erasable: a release from its node is needed to open it")]
+    NeedsRelease,
     /// The STREAM block commits to another key than the KEY entry gives.
     #[error("the stream's key is not the one its STREAM block commits to")]
     Commitment,
@@ -204,16 +265,14 @@ impl OpenStream {
     /// Opens a STREAM block with the secrets of its origin; `None` if none of them is for it.
     pub fn open(block: &Block<'_>, secrets: &[Unlocked]) -> Option<Result<Self, OpenError>> {
         let header = &block.header;
-        let keys = secrets.iter().find_map(|unlocked| match &unlocked.secret {
-            Secret::Customer(secret) if unlocked.slot == header.key_slot => {
-                Some(StreamKeys::derive(&header.segment_id, secret, &header.stream_id))
-            }
-            Secret::Stream(stream_id, secret) if *stream_id == header.stream_id => {
-                Some(StreamKeys::from_secret(secret.clone()))
-            }
-            _ => None,
-        })?;
-        Some(Self::open_with(block, keys))
+        let (segment_id, slot, stream_id) = (&header.segment_id, header.key_slot, &header.stream_id);
+        let mut keys = secrets
+            .iter()
+            .filter_map(|unlocked| unlocked.keys(segment_id, slot, stream_id));
+        match keys.next()? {
+            Ok(keys) => Some(Self::open_with(block, keys)),
+            Err(why) => Some(Err(why)),
+        }
     }
 
     /// Opens a STREAM block with its keys.

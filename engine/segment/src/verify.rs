@@ -11,6 +11,7 @@ mod closing;
 mod finding;
 mod index;
 mod owner;
+mod recipients;
 pub(crate) mod survey;
 
 pub use chain::{ChainFinding, Chains, Member};

@@ -22,13 +22,14 @@ use crate::body::index::{Row, encode_rows};
 use crate::body::key::encode_entries;
 use crate::body::{
     ChainHead, CheckpointBody, ChunkHead, DeletedSegment, FOOTER_RECOVERED, FOOTER_SEALED, FooterBody,
-    IndexBody, KeyBody, KeyEntry, OriginBody, SegmentBody, StreamInfo, TombstoneBody, TombstoneKind,
+    IndexBody, KeyBody, KeyEntry, OriginBody, SCOPE_CUSTOMER, SegmentBody, StreamInfo, TombstoneBody,
+    TombstoneKind,
 };
 use crate::cipher::SealKey;
 use crate::ids::{RunId, SegmentId, StreamId};
 use crate::merkle::{Hash, MerkleTree, leaf_of_block};
 use crate::node::{NodeKey, NodePublic};
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// X-Wing entries that one KEY block holds: (1 MiB − 128 − 8) ÷ 1256.
 pub const MAX_KEY_ENTRIES: usize = (MAX_BLOCK_LEN - HEADER_LEN - KeyBody::HEAD_LEN) / 1256;
@@ -138,8 +139,8 @@ pub struct SegmentWriter {
     durable_4k: u32,
     tree: MerkleTree,
     tables: Tables,
-    /// Slots that have a KEY entry in this file.
-    slots: HashSet<u32>,
+    /// Slots with the numbers of customers' entries: due and placed.
+    slots: HashMap<u32, (u8, u8)>,
 }
 
 impl SegmentWriter {
@@ -173,7 +174,7 @@ impl SegmentWriter {
             durable_4k: 0,
             tree: MerkleTree::new(),
             tables: Tables::default(),
-            slots: HashSet::new(),
+            slots: HashMap::new(),
         }
     }
 
@@ -183,16 +184,19 @@ impl SegmentWriter {
         self.tables.streams.reserve(streams);
     }
 
-    /// Appends one KEY block of up to [`MAX_KEY_ENTRIES`] entries, in the given order: shuffle them before.
+    /// Appends one KEY block in the given order: shuffle them before. It takes up to [`MAX_KEY_ENTRIES`] entries, more of those with
+    /// P-256. Panics if they exceed 1 MiB.
     pub fn add_keys(&mut self, entries: &[KeyEntry], durable_4k: u32) -> (Placed, Vec<u8>) {
         self.durable_4k = durable_4k;
-        self.slots.extend(entries.iter().map(|entry| entry.slot));
+        for entry in entries.iter().filter(|entry| entry.scope == SCOPE_CUSTOMER) {
+            self.slots.entry(entry.slot).or_insert((entry.n, 0)).1 += 1;
+        }
         self.append(BlockType::Key, &encode_entries(entries))
     }
 
     /// Appends a STREAM block; returns the stream's row, for its chunks. `commitment` is that of `key`'s stream.
     ///
-    /// Panics if `slot` has no KEY entry here, or if `info` does not [fit](StreamInfo::fits).
+    /// Panics unless all KEY entries for the customer of `slot` are here, or if `info` does not [fit](StreamInfo::fits).
     pub fn add_stream(
         &mut self,
         stream_id: StreamId,
@@ -203,8 +207,8 @@ impl SegmentWriter {
         durable_4k: u32,
     ) -> (u32, Placed, Vec<u8>) {
         assert!(
-            self.slots.contains(&slot),
-            "the KEY entry of a slot stands before its streams"
+            self.slots.get(&slot).is_some_and(|(due, placed)| due == placed),
+            "the KEY entries of a slot's customer stand before its streams, all of them"
         );
         self.durable_4k = durable_4k;
         let body = info.encode();

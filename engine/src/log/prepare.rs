@@ -229,6 +229,7 @@ fn wrap_all(
             slot,
             i: 0,
             n: 1,
+            erase: None,
         };
         let entry = wrap(&customer.public_key, &context, hint, &secret, rng);
         CustomerKeys {

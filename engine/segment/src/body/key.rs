@@ -38,6 +38,9 @@ pub const SCOPE_CUSTOMER: u8 = 0;
 /// The entry holds K_st of one stream, for a standing grant.
 pub const SCOPE_STREAM: u8 = 1;
 
+/// Flag of an entry: the slot's stream keys also need E (docs/FORMAT.md §5.6).
+const FLAG_ERASABLE: u8 = 1;
+
 const BLOCK: &str = "KEY";
 
 /// One wrapped secret. Several entries of one slot are several recipients of the same secret.
@@ -52,6 +55,8 @@ pub struct KeyEntry {
     /// This is recipient `i`, from 0, of the slot's `n`.
     pub i: u8,
     pub n: u8,
+    /// The slot is erasable: its stream keys also need E.
+    pub erasable: bool,
     /// Zero in [`SCOPE_CUSTOMER`].
     pub stream_id: StreamId,
     pub hint: [u8; 16],
@@ -83,6 +88,11 @@ impl KeyEntry {
         put(head, entry_at::SCOPE, &[self.scope]);
         put(head, entry_at::I, &[self.i]);
         put(head, entry_at::N, &[self.n]);
+        put(
+            head,
+            entry_at::FLAGS,
+            &[if self.erasable { FLAG_ERASABLE } else { 0 }],
+        );
         put(head, entry_at::STREAM_ID, &self.stream_id.0);
         put(head, entry_at::HINT, &self.hint);
         put(head, entry_at::ENC_LEN, &short(self.enc.len()));
@@ -117,7 +127,7 @@ impl KeyEntry {
         let Some(entry) = body[start..].get(..len) else {
             return refuse(0, "an entry is cut");
         };
-        let [scope, i, n] = array_in(head, entry_at::SCOPE.start..entry_at::N.end);
+        let [scope, i, n, flags] = array_in(head, entry_at::SCOPE.start..entry_at::FLAGS.end);
         let entry = KeyEntry {
             kem: u16_in(head, entry_at::KEM),
             kdf: u16_in(head, entry_at::KDF),
@@ -126,6 +136,7 @@ impl KeyEntry {
             scope,
             i,
             n,
+            erasable: flags & FLAG_ERASABLE != 0,
             stream_id: StreamId(array_in(head, entry_at::STREAM_ID)),
             hint: array_in(head, entry_at::HINT),
             enc: entry[entry_at::SIZE..entry_at::SIZE + enc_len].to_vec(),
@@ -186,6 +197,7 @@ mod tests {
             scope: SCOPE_CUSTOMER,
             i: 0,
             n: 1,
+            erasable: false,
             stream_id: StreamId::ZERO,
             hint: [3; 16],
             enc: vec![1; enc_len],
@@ -204,12 +216,23 @@ mod tests {
     }
 
     #[test]
+    fn nineteen_p256_entries_fit_one_4096_byte_block() {
+        let body = KeyBody {
+            entries: vec![entry(65, 80); 19],
+        };
+        assert_eq!(body.entries[0].encoded_len(), 208);
+        assert!(HEADER_LEN + body.encode().len() <= BLOCK_ALIGN);
+        assert!(HEADER_LEN + body.encode().len() + 208 > BLOCK_ALIGN);
+    }
+
+    #[test]
     fn entries_of_unequal_size_stand_side_by_side() {
         // A P-256 entry: enc 65 bytes (RFC 9180 §7.1), not a multiple of 8.
         let body = KeyBody {
             entries: vec![
                 KeyEntry {
                     kem: 0x10,
+                    erasable: true,
                     ..entry(65, 80)
                 },
                 entry(1120, 80),

@@ -114,10 +114,17 @@ pub enum What {
         /// What stands there.
         found: u64,
     },
-    /// A CHUNK or STREAM whose slot has no KEY entry before it.
+    /// A STREAM whose slot has no KEY entry for its customer before it.
     KeyMissing {
         /// The slot.
         slot: u32,
+    },
+    /// The entries of a slot do not fit each other, or not all are there where a STREAM needs them.
+    Recipients {
+        /// The slot.
+        slot: u32,
+        /// What does not fit.
+        why: &'static str,
     },
     /// A CHUNK whose stream has no STREAM block before it.
     StreamMissing,
@@ -281,7 +288,8 @@ impl What {
             | What::NotTruncated
             | What::SegmentsNotGiven { .. }
             | What::SegmentsDeleted { .. }
-            | What::RepairedSince { .. } => Severity::Note,
+            | What::RepairedSince { .. }
+            | What::Open(OpenError::NeedsRelease) => Severity::Note,
             _ => Severity::Damage,
         }
     }
@@ -302,6 +310,7 @@ impl What {
             What::Body(_) => "malformed_body",
             What::BlockNo { .. } => "block_number",
             What::KeyMissing { .. } => "key_missing",
+            What::Recipients { .. } => "recipients",
             What::StreamMissing => "stream_missing",
             What::StreamRepeated => "stream_repeated",
             What::SlotDiffers { .. } => "slot_differs",
@@ -319,6 +328,7 @@ impl What {
             What::AfterFooter => "after_footer",
             What::NotTruncated => "not_truncated",
             What::Unclosed => "unclosed",
+            What::Open(OpenError::NeedsRelease) => "needs_release",
             What::Open(OpenError::Commitment) => "commitment",
             What::Open(OpenError::NotAuthentic(_)) => "not_authentic",
             What::Open(_) => "malformed_plaintext",
@@ -349,7 +359,10 @@ impl fmt::Display for What {
             What::BlockNo { expected, found } => {
                 write!(f, "block number {found} where {expected} should stand")
             }
-            What::KeyMissing { slot } => write!(f, "no KEY entry of slot {slot} stands before it"),
+            What::KeyMissing { slot } => {
+                write!(f, "no KEY entry for the customer of slot {slot} stands before it")
+            }
+            What::Recipients { slot, why } => write!(f, "recipients of slot {slot}: {why}"),
             What::StreamMissing => f.write_str("a CHUNK without a STREAM block before it"),
             What::StreamRepeated => f.write_str("a second STREAM block of one stream"),
             What::SlotDiffers { expected, found } => {

@@ -3,15 +3,16 @@
 //! Memory is bounded by the segment's streams, keys and holes, not by its chunks. Numbers may jump over a hole; the hole itself is
 //! the finding then, and what went with it is noted. Whether a hole is damage is known only at the end, when the floor is.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::finding::{Finding, Findings, What};
 use super::index::{ChunkRows, Span};
 use super::owner::Owner;
+use super::recipients::{Presence, Recipients};
 use crate::block::BlockType;
 use crate::body::{
-    BodyError, ChainHead, CheckpointBody, DeletedSegment, FOOTER_RECOVERED, FooterBody, KeyBody, KeyRow,
-    OriginBody, StreamRow, TombstoneBody, TombstoneKind,
+    BodyError, ChainHead, CheckpointBody, DeletedSegment, FOOTER_RECOVERED, FooterBody, KeyBody, KeyEntry,
+    KeyRow, OriginBody, StreamRow, TombstoneBody, TombstoneKind,
 };
 use crate::head::Head;
 use crate::ids::{SegmentId, StreamId};
@@ -40,7 +41,7 @@ pub(crate) struct Survey<'k> {
     /// The next block number by origin.
     pub(super) next_no: HashMap<SegmentId, u64>,
     pub(crate) origins: Vec<Origin>,
-    pub(super) slots: HashSet<(SegmentId, u32)>,
+    pub(super) recipients: Recipients,
     pub(crate) streams: HashMap<StreamId, StreamTrack>,
 
     /// Every gap before the last block: offset and length.
@@ -150,7 +151,7 @@ impl<'k> Survey<'k> {
             counts: Counts::default(),
             next_no: HashMap::from([(head.id, 1)]),
             origins: vec![head.origin()],
-            slots: HashSet::new(),
+            recipients: Recipients::default(),
             streams: HashMap::new(),
             holes: Vec::new(),
             gaps: Vec::new(),
@@ -303,8 +304,7 @@ impl<'k> Survey<'k> {
             Ok(body) => {
                 let origin = block.header.segment_id;
                 self.counts.key_entries += body.entries.len() as u64;
-                self.slots
-                    .extend(body.entries.iter().map(|entry| (origin, entry.slot)));
+                self.check_recipients(block, &body.entries);
                 if let Some(owner) = &mut self.owner {
                     owner.keys(origin, body.entries);
                 }
@@ -312,11 +312,28 @@ impl<'k> Survey<'k> {
         }
     }
 
+    fn check_recipients(&mut self, block: &Block<'_>, entries: &[KeyEntry]) {
+        let mut broken = None;
+        for entry in entries {
+            if let Err(why) = self.recipients.add(block.header.segment_id, entry) {
+                broken = broken.or(Some((entry.slot, why)));
+            }
+        }
+        if let Some((slot, why)) = broken {
+            self.find(block, What::Recipients { slot, why });
+        }
+    }
+
     fn check_stream(&mut self, block: &Block<'_>, own: bool) {
         let header = &block.header;
         let (origin, slot) = (header.segment_id, header.key_slot);
-        if !self.slots.contains(&(origin, slot)) {
-            self.find_unless_lost(block, What::KeyMissing { slot });
+        match self.recipients.of_slot(origin, slot) {
+            Presence::Complete => {}
+            Presence::Missing => self.find_unless_lost(block, What::KeyMissing { slot }),
+            Presence::Incomplete => {
+                let why = "not all of them stand before the stream";
+                self.find_unless_lost(block, What::Recipients { slot, why });
+            }
         }
         let track = StreamTrack {
             origin,

@@ -72,6 +72,7 @@ impl File {
             slot,
             i: 0,
             n: 1,
+            erase: None,
         };
         let (hint, secret) = (Hint::from_bytes([5; 32]), SegmentSecret::from_bytes([6; 32]));
         let entry = wrap(
@@ -376,7 +377,7 @@ fn sealing_stays_within_what_was_reserved() {
 }
 
 #[test]
-#[should_panic(expected = "the KEY entry of a slot stands before its streams")]
+#[should_panic(expected = "the KEY entries of a slot")]
 fn a_stream_without_its_key_entry_is_refused() {
     File::begin(SEGMENT).add_stream(1, 0);
 }

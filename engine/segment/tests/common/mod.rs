@@ -105,6 +105,7 @@ impl Recording {
                 slot,
                 i: 0,
                 n: 1,
+                erase: None,
             };
             let secret = SegmentSecret::from_bytes([seed ^ self.n; 32]);
             let random = [seed; 64];
@@ -126,7 +127,7 @@ impl Recording {
         }
     }
 
-    fn add_stream(&mut self, camera: usize, name: &str) {
+    pub fn add_stream(&mut self, camera: usize, name: &str) {
         let (slot, seed) = if camera == 2 {
             (BOB_SLOT, 0xB0)
         } else {
