@@ -19,8 +19,9 @@ pub use finding::{Finding, Findings, Severity, What};
 pub use owner::OwnStream;
 pub use survey::Counts;
 
-use crate::body::{FooterBody, StreamRow};
+use crate::body::{FOOTER_SIGNED, FooterBody, StreamRow};
 use crate::head::Head;
+use crate::ids::NodeId;
 use crate::merkle::Hash;
 use crate::open::Keyring;
 use crate::reader::State;
@@ -70,6 +71,23 @@ impl Report {
     /// Nothing worse than notes.
     pub fn is_clean(&self) -> bool {
         self.findings.are_clean()
+    }
+
+    /// Holds the segment against the node that is known, from elsewhere, to have recorded it.
+    ///
+    /// By itself a segment only tells that whoever has the key in its SEGMENT block signed it. Who can write the file can write another
+    /// key there and sign everything with that; or leave the FOOTER unsigned, as recovery without the node's key does.
+    pub fn expect_node(&mut self, expected: NodeId) {
+        let signed = |footer: &FooterBody| footer.flags & FOOTER_SIGNED != 0;
+        let what = match self.footer {
+            _ if self.head.node_id != expected => What::NodeDiffers { expected },
+            Some(footer) if !signed(&footer) => What::NotAttested {
+                signed_leaf_count: footer.signed_leaf_count,
+                leaf_count: self.leaf_count,
+            },
+            _ => return,
+        };
+        self.findings.push(Finding::new(0, 0, what));
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
 
-    /// Accept only segments of this node; `inspect` shows a segment's node
+    /// Accept only segments that this node wrote and signed to their end; `inspect` shows a segment's node
     #[arg(long, value_name = "ID")]
     node: Option<NodeId>,
 
@@ -189,14 +189,14 @@ impl Summary {
                 State::Recovered => self.recovered += 1,
             }
             self.chunks += report.counts.chunks;
-            let mut found: Findings = report.findings.clone();
-            if let Some(expected) = node.filter(|node| *node != report.head.node_id) {
-                found.push(harborseal_segment::verify::Finding::new(
-                    0,
-                    0,
-                    What::NodeDiffers { expected },
-                ));
-            }
+            let found: Findings = match node {
+                None => report.findings.clone(),
+                Some(expected) => {
+                    let mut report = report.clone();
+                    report.expect_node(expected);
+                    report.findings
+                }
+            };
             self.damaged += usize::from(found.count(Severity::Damage) > 0);
             self.unsupported += usize::from(found.count(Severity::Unsupported) > 0);
             findings::tell(path, &found);

@@ -145,7 +145,7 @@ impl Chains {
             members: &self.members,
             complete,
             elsewhere,
-            deleted: HashMap::new(),
+            deleted: HashSet::new(),
             deleted_seqs: HashMap::new(),
             found: Vec::new(),
         };
@@ -161,6 +161,7 @@ impl Chains {
             // An unused segment was prepared for its place and not taken: it stands behind whatever took the place.
             chain.sort_by_key(|member| (member.origin.chain_seq, member.unused, member.segment_id()));
             chain.dedup_by(|later, first| later.unused && later.origin.chain_seq == first.origin.chain_seq);
+            check.nodes(chain);
             check.chain(chain);
             check.own_streams(chain);
         }
@@ -174,8 +175,9 @@ struct Check<'a> {
     members: &'a BTreeMap<SegmentId, Member>,
     complete: bool,
     elsewhere: &'a dyn Fn(SegmentId) -> bool,
-    deleted: HashMap<SegmentId, &'a DeletedSegment>,
-    deleted_seqs: HashMap<ChainId, HashSet<u64>>,
+    /// Segments that tombstones name, each with the node that signed it.
+    deleted: HashSet<(NodeId, SegmentId)>,
+    deleted_seqs: HashMap<(NodeId, ChainId), HashSet<u64>>,
     found: Vec<ChainFinding>,
 }
 
@@ -190,12 +192,26 @@ impl<'a> Check<'a> {
     }
 
     fn note_deletions(&mut self) {
-        for entry in self.members.values().flat_map(|member| &member.deleted) {
-            self.deleted.insert(entry.segment_id, entry);
-            self.deleted_seqs
-                .entry((entry.run_id, entry.shard))
-                .or_default()
-                .insert(entry.chain_seq);
+        for member in self.members.values() {
+            let node = member.origin.node_id;
+            for entry in &member.deleted {
+                self.deleted.insert((node, entry.segment_id));
+                let chain = (node, (entry.run_id, entry.shard));
+                self.deleted_seqs
+                    .entry(chain)
+                    .or_default()
+                    .insert(entry.chain_seq);
+            }
+        }
+    }
+
+    /// A run is one life of one node. A segment signed with another key in the middle of a chain was put there.
+    fn nodes(&mut self, chain: &[&'a Member]) {
+        let Some(expected) = chain.first().map(|first| first.origin.node_id) else {
+            return;
+        };
+        for member in chain.iter().filter(|member| member.origin.node_id != expected) {
+            self.find(member, What::NodeDiffers { expected });
         }
     }
 
@@ -253,7 +269,7 @@ impl<'a> Check<'a> {
     fn jump(&mut self, member: &Member, first: u64) {
         let end = member.origin.chain_seq;
         let none = HashSet::new();
-        let chain = (member.origin.run_id, member.origin.shard);
+        let chain = (member.origin.node_id, (member.origin.run_id, member.origin.shard));
         let seqs = self.deleted_seqs.get(&chain).unwrap_or(&none);
         let deleted = seqs.iter().filter(|seq| (first..end).contains(seq)).count() as u64;
         let missing = end - first - deleted;
@@ -282,7 +298,7 @@ impl<'a> Check<'a> {
     fn beginning(&mut self, member: &Member) {
         let first = member.origin.chain_seq - 1;
         let (last, count) = (member.prev, 1);
-        if self.deleted.contains_key(&last) {
+        if self.deleted.contains(&(member.origin.node_id, last)) {
             self.find(member, What::SegmentsDeleted { first, count });
         } else if (self.elsewhere)(last) || !self.complete {
             self.find(member, What::SegmentsNotGiven { last });
@@ -300,7 +316,7 @@ impl<'a> Check<'a> {
                 if let Some(target) = self.members.get(&segment_id) {
                     self.compare_head(target, head, member.segment_id());
                 } else if self.complete
-                    && !self.deleted.contains_key(&segment_id)
+                    && !self.deleted.contains(&(member.origin.node_id, segment_id))
                     && !(self.elsewhere)(segment_id)
                 {
                     self.find(member, What::HeadMissing { segment_id });
@@ -404,7 +420,7 @@ impl<'a> Check<'a> {
     }
 }
 
-fn seqs_contains(check: &Check<'_>, chain: ChainId, seq: u64) -> bool {
+fn seqs_contains(check: &Check<'_>, chain: (NodeId, ChainId), seq: u64) -> bool {
     check
         .deleted_seqs
         .get(&chain)

@@ -266,10 +266,17 @@ pub enum What {
         /// The segment.
         segment_id: SegmentId,
     },
-    /// It is not the node that was expected.
+    /// It is not the node that was expected: by who asks, or by the rest of its chain.
     NodeDiffers {
         /// The expected node.
         expected: NodeId,
+    },
+    /// The expected node did not sign it to its end: recovery closed it without the node's key, or somebody passed for recovery.
+    NotAttested {
+        /// Leaves that the node's last signature covers.
+        signed_leaf_count: u64,
+        /// All of them.
+        leaf_count: u64,
     },
 }
 
@@ -342,6 +349,7 @@ impl What {
             What::RepairedSince { .. } => "repaired_since",
             What::HeadMissing { .. } => "head_missing",
             What::NodeDiffers { .. } => "node_differs",
+            What::NotAttested { .. } => "not_attested",
         }
     }
 }
@@ -454,6 +462,13 @@ impl fmt::Display for What {
                 "segment {segment_id}, the last of an earlier chain, is missing, and no TOMBSTONE names it"
             ),
             What::NodeDiffers { expected } => write!(f, "not written by the expected node {expected}"),
+            What::NotAttested {
+                signed_leaf_count,
+                leaf_count,
+            } => write!(
+                f,
+                "of its {leaf_count} blocks the expected node signed the first {signed_leaf_count}"
+            ),
         }
     }
 }

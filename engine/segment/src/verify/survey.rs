@@ -9,7 +9,7 @@ use super::finding::{Finding, Findings, What};
 use super::index::{ChunkRows, Span};
 use super::owner::Owner;
 use super::recipients::{Presence, Recipients};
-use crate::block::BlockType;
+use crate::block::{BlockType, Header};
 use crate::body::{
     BodyError, ChainHead, CheckpointBody, DeletedSegment, FOOTER_RECOVERED, FooterBody, KeyBody, KeyEntry,
     KeyRow, OriginBody, StreamRow, TombstoneBody, TombstoneKind,
@@ -174,6 +174,14 @@ impl<'k> Survey<'k> {
             index_keys: Vec::new(),
             head,
         };
+        let header = Header::parse(&survey.head.block).expect("the head was read from a whole block");
+        if header.block_no != 0 {
+            let (expected, found) = (0, header.block_no);
+            let (at, len) = (0, u64::from(header.total_len));
+            survey
+                .findings
+                .push(Finding::new(at, len, What::BlockNo { expected, found }));
+        }
         survey.tree.push(crate::merkle::leaf_hash(&survey.head.block));
         survey.tables.data_end = crate::block::SEGMENT_PREFIX_LEN as u64;
         survey
