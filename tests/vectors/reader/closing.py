@@ -15,7 +15,6 @@ class Found:
         self.keys = []  # (offset, total_len, entry_count)
         self.index = {CHUNK_ROWS: [], STREAM_ROWS: [], KEY_ROWS: []}  # [(block, Index)]
         self.data_end = 0
-        self.floor = 0
         self.signed_leaves = 0
 
     def add_key(self, block, entries):
@@ -31,13 +30,10 @@ class Found:
             first = block.first_s if stream[2] == 0 else min(stream[3], block.first_s)
             stream[2:] = stream[2] + 1, first, max(stream[4], block.last_s), stream[5] + block.total_len
 
-    def index_breaches(self, footer):
+    def index_breaches(self):
         """Of each kind of INDEX that differs: the CHUNK whose row does, or None where only the FOOTER can be blamed."""
         breaches = []
-        rows = {}
-        for kind, (offset, size) in zip(self.index, (footer.chunks, footer.streams, footer.keys)):
-            parts = [part for block, part in self.index[kind] if offset <= block.offset < offset + size]
-            rows[kind] = [row for part in parts for row in part.rows]
+        rows = {kind: [row for _, part in parts for row in part.rows] for kind, parts in self.index.items()}
         expected = [(b.offset, b.total_len, row, b.first_s, b.last_s, b.block_no, b.stream_seq)
                     for b, row in self.chunks]
         if rows[CHUNK_ROWS] != expected:
@@ -58,9 +54,7 @@ class Found:
             parts = [block for block, _ in self.index[kind]]
             return (parts[0].offset, sum(b.total_len for b in parts)) if parts else (0, 0)
 
-        signed = footer.leaf_count
-        if footer.flags & RECOVERED and not footer.flags & SIGNED:
-            signed = self.signed_leaves
+        signed = self.signed_leaves if footer.flags & RECOVERED else footer.leaf_count
         chunks = [block for block, _ in self.chunks]
         return (
             (footer.chunks, footer.streams, footer.keys) == (place(CHUNK_ROWS), place(STREAM_ROWS), place(KEY_ROWS))
@@ -69,7 +63,6 @@ class Found:
             and footer.first_s == min((b.first_s for b in chunks), default=0)
             and footer.last_s == max((b.last_s for b in chunks), default=0)
             and footer.signed_leaf_count == signed
-            and (not footer.flags & RECOVERED or footer.durable_upto == self.floor)
         )
 
 

@@ -19,6 +19,7 @@ class OpenedStream:
     offset: int
     text: layout.StreamText
     chunks: dict = field(default_factory=dict)  # block_no -> (stream_seq, offset, ChunkText)
+    erased: int = 0  # CHUNK blocks without a body
 
     def in_order(self):
         return [chunk for _, _, chunk in sorted(self.chunks.values(), key=lambda found: found[0])]
@@ -77,11 +78,12 @@ def open_segment(report, identity, releases, ratchets):
             if k_st is not None:
                 stream_keys[block.segment_id, block.stream_id] = k_st
                 _open_stream(block, k_st, opened)
-        elif block.type == CHUNK and not block.erased:
-            k_st = stream_keys.get((block.segment_id, block.stream_id))
-            stream = opened.streams.get((block.segment_id, block.stream_id))
-            if k_st is not None and stream is not None:
-                _open_chunk(block, k_st, stream, opened)
+        elif block.type == CHUNK and (block.segment_id, block.stream_id) in opened.streams:
+            stream = opened.streams[block.segment_id, block.stream_id]
+            if block.erased:
+                stream.erased += 1
+            else:
+                _open_chunk(block, stream_keys[block.segment_id, block.stream_id], stream, opened)
     opened.findings.sort(key=lambda finding: finding.rank)
     return opened
 

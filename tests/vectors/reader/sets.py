@@ -59,9 +59,10 @@ class Set:
                 self._say(number, Finding("erased" if told else "erased_unstated", block.offset))
 
     def _chains(self):
-        """prev_segment_id, chain_seq and prev_root link up; heads are there (§8)."""
-        deleted = {(node, entry.segment_id): entry for node, entry in self._stated(DELETED)}
-        deleted_places = {(node, entry.run_id, entry.shard, entry.chain_seq) for node, entry in self._stated(DELETED)}
+        """prev_segment_id and chain_seq link up, and roots stated later are those that stand (§8). What is said of a
+        whole segment stands at its offset 0."""
+        gone = {(node, entry.run_id, entry.shard, entry.chain_seq) for node, entry in self._stated(DELETED)}
+        gone_ids = {(node, entry.segment_id) for node, entry in self._stated(DELETED)}
         chains = {}
         for number, report in self._read():
             if not report.head.compat & layout.COMPACTED:
@@ -69,57 +70,60 @@ class Set:
                 chains.setdefault(place, []).append((report.head.chain_seq, number))
         for place, members in chains.items():
             members.sort()
-            self._chain(place, members, deleted_places)
+            self._chain(place, members, gone)
         for number, report in self._read():
-            self._heads(number, report, deleted)
+            self._roots(report)
+            self._heads(number, report, gone_ids)
 
-    def _chain(self, place, members, deleted_places):
-        before = None
+    def _chain(self, place, members, gone):
+        before = None  # (chain_seq, number)
         for seq, number in members:
-            expected = 0 if before is None else before[0] + 1
+            report = self.reports[number]
             if before is not None and seq == before[0]:
-                if self.reports[number].segment_id != self.reports[before[1]].segment_id:
+                if report.segment_id != self.reports[before[1]].segment_id:
                     self._say(number, Finding("same_place", 0))
                 continue
-            gone = [(*place, missing) in deleted_places for missing in range(expected, min(seq, expected + 4096))]
-            if gone and all(gone):
-                self._say(number, Finding("segments_deleted", 0))
-            elif gone:
-                unknown = before is None and not self._whole
-                self._say(number, Finding("segments_not_given" if unknown else "segments_missing", 0))
-            elif before is not None:
-                self._link(self.reports[before[1]], number, self.reports[number])
+            first = 0 if before is None else before[0] + 1
+            if seq > first:
+                self._gap(number, report, first, place, gone, before is None)
+            elif before is not None and report.head.prev_segment_id != self.reports[before[1]].segment_id:
+                self._say(number, Finding("previous_differs", 0))
             before = (seq, number)
 
-    def _link(self, previous, number, report):
-        """Two neighbours of a chain."""
-        if report.head.prev_segment_id != previous.segment_id:
-            self._say(number, Finding("previous_differs", 0))
-            return
-        if previous.footer is None:
-            return
-        for offset, root in _stated_roots(report):
-            if root != previous.root:
-                name = "repaired_since" if previous.repaired else "root_since"
-                self._say(number, Finding(name, offset))
+    def _gap(self, number, report, first, place, gone, begins):
+        """The chain jumps, or does not begin at 0, before this segment."""
+        # Nobody counts to 2^64 for a number that somebody wrote into a header: so many tombstones do not exist.
+        missing = range(first, min(report.head.chain_seq, first + (1 << 16)))
+        if all((*place, seq) in gone for seq in missing):
+            self._say(number, Finding("segments_deleted", 0))
+        else:
+            self._say(number, Finding("segments_not_given" if begins and not self._whole else "segments_missing", 0))
 
-    def _heads(self, number, report, deleted):
-        """The chain ends that CHECKPOINTs name (§4.5)."""
-        for block, checkpoint, signed in report.checkpoints:
-            for head in checkpoint.heads:
-                if not signed:
-                    continue
-                given = self._by_id.get(head.segment_id)
-                if given is None:
-                    if (report.head.node_id, head.segment_id) in deleted:
-                        continue
-                    if self._whole:
-                        self._say(number, Finding("head_missing", block.offset))
-                    continue
-                other = self.reports[given[0]]
-                if other.footer is not None and head.flags & 1 and other.root != head.root:
-                    name = "repaired_since" if other.repaired else "root_since"
-                    self._say(number, Finding(name, block.offset))
+    def _roots(self, report):
+        """The final root of the segment before, as this one states it (§4.5, §4.8)."""
+        stated = {checkpoint.prev_root for _, checkpoint, signed in report.checkpoints
+                  if signed and checkpoint.prev_root_known}
+        if report.footer is not None and any(report.footer.prev_root):
+            stated.add(report.footer.prev_root)
+        for root in stated:
+            self._compare_root(report.head.prev_segment_id, root)
+
+    def _compare_root(self, segment_id, root):
+        given = self._by_id.get(segment_id, ())
+        roots = [self.reports[number].footer and self.reports[number].footer.root for number in given]
+        if given and root not in roots:
+            repaired = self.reports[given[0]].repaired
+            self._say(given[0], Finding("repaired_since" if repaired else "root_since", 0))
+
+    def _heads(self, number, report, gone_ids):
+        """The chain ends that a run found when it began, in its signed CHECKPOINTs (§4.5)."""
+        for _, checkpoint, signed in report.checkpoints:
+            for head in checkpoint.heads if signed else ():
+                if head.segment_id not in self._by_id:
+                    if self._whole and (report.head.node_id, head.segment_id) not in gone_ids:
+                        self._say(number, Finding("head_missing", 0))
+                elif head.flags & 1:
+                    self._compare_root(head.segment_id, head.root)
 
     def open(self, identity, releases):
         """The identity's streams over all files: (origin, stream_id) -> OpenedStream, each block taken once (§3.3)."""
@@ -145,12 +149,3 @@ class Set:
             if base is not None and chunk.chunks_so_far - seq != base:
                 self._say(number, Finding("chunks_so_far", offset))
             base = chunk.chunks_so_far - seq
-
-
-def _stated_roots(report):
-    """Where a segment states the root of the one before it."""
-    stated = [(block.offset, checkpoint.prev_root) for block, checkpoint, _ in report.checkpoints
-              if checkpoint.prev_root_known]
-    if report.footer is not None and any(report.footer.prev_root):
-        stated.append((report.footer_block.offset, report.footer.prev_root))
-    return stated

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from . import closing, keys, layout
 from .findings import Finding
-from .layout import (CHECKPOINT, CHUNK, ERASED, DELETED, FOOTER, INDEX, KEY, LOST, ORIGIN, PAGE, RECOVERED, SEGMENT,
-                     SIGNED, STREAM, TOMBSTONE, Malformed)
+from .layout import (CHECKPOINT, CHUNK, ERASED, DELETED, FOOTER, INDEX, KEY, LOST, ORIGIN, PAGE, RECOVERED, SEALED,
+                     SEGMENT, SIGNED, STREAM, TOMBSTONE, Malformed)
 from .merkle import Tree
 from .scan import Scan, Stretch
 from .tables import Numbers, Tables, is_lost
@@ -52,9 +52,15 @@ class Report:
             return self.head.node_id
         return next((o.node_id for o in self.origins if o.segment_id == origin), None)
 
+    @property
+    def unused(self):
+        """Prepared ahead and never appended to (§2.1)."""
+        kinds = {block.type for block in self.scan.blocks}
+        return kinds <= {SEGMENT, KEY, STREAM} and self.floor == 0 and self.data_end < len(self.scan.data)
+
     def unclosed(self):
         """The finding for who knows that no process writes this file (§13)."""
-        return [Finding("unclosed", self.data_end)] if self.state == OPEN else []
+        return [Finding("unclosed", self.data_end)] if self.state == OPEN and not self.unused else []
 
 
 def verify(scan):
@@ -135,8 +141,6 @@ class _Walk:
         if watermark > block.offset:
             self._say(block, "watermark_ahead")
         self._report.floor = max(self._report.floor, watermark)
-        if block.type != FOOTER:
-            self._found.floor = max(self._found.floor, watermark)
 
     def _segment(self, block):
         pass  # scan has checked it
@@ -149,14 +153,21 @@ class _Walk:
             self._say(block, name)
 
     def _stream(self, block):
+        self._belongs(block)
         self._found.add_stream(block)
         self._say_unless_behind_a_hole(block, self._tables.stream(block, self._holes))
 
     def _chunk(self, block):
+        self._belongs(block)
         self._found.add_chunk(block)
         if block.erased:
             self._report.erased.append(block)
         self._say_unless_behind_a_hole(block, self._tables.chunk(block, self._holes))
+
+    def _belongs(self, block):
+        """A COMPACTED file has no footage of its own (§14)."""
+        if self._scan.head.compat & layout.COMPACTED and block.segment_id == self._scan.segment_id:
+            self._say(block, "misplaced_block")
 
     def _say_unless_behind_a_hole(self, block, names):
         for name in names:
@@ -167,10 +178,9 @@ class _Walk:
         self._states(block, checkpoint.durable_upto)
         signed = self._is_signed(block, checkpoint.signature, b"checkpoint", checkpoint.signed)
         self._report.checkpoints.append((block, checkpoint, signed))
-        if signed:
+        # Behind a hole nobody can say whether the leaves before it were these.
+        if self._holes == 0 and self._leaves(block, checkpoint) and signed:
             self._found.signed_leaves = checkpoint.leaf_count
-        if self._holes == 0:
-            self._leaves(block, checkpoint)
 
     def _is_signed(self, block, signature, label, message):
         head = self._scan.head
@@ -180,11 +190,11 @@ class _Walk:
         return signed
 
     def _leaves(self, block, stated):
-        """Leaf count and root over the leaves before a CHECKPOINT or FOOTER."""
-        if stated.leaf_count != self._tree.count:
-            self._say(block, "leaf_count")
-        elif stated.root != self._tree.root():
-            self._say(block, "root")
+        """Whether leaf count and root of a CHECKPOINT are those of the leaves before it."""
+        wrong = _leaf_breach(self._tree, stated)
+        if wrong:
+            self._say(block, wrong)
+        return not wrong
 
     def _origin(self, block):
         self._report.origins.append(layout.parse_origin(block.body))
@@ -231,15 +241,14 @@ class _Walk:
             wrong.append(Finding("malformed_body", block.offset))
         if not closing.signature_fits(footer, head.node_key, head.node_id, block.segment_id):
             wrong.append(Finding("signature", block.offset))
-        if self._damaged(footer):
-            return wrong  # what is lost cannot be counted
-        if footer.leaf_count != self._tree.count:
-            wrong.append(Finding("leaf_count", block.offset))
-        elif footer.root != self._tree.root():
-            wrong.append(Finding("root", block.offset))
+        if footer.flags & SEALED and self._damaged(footer):
+            return wrong  # what is lost cannot be counted; recovery counted what it found
+        leaf_breach = _leaf_breach(self._tree, footer)
+        if leaf_breach:
+            wrong.append(Finding(leaf_breach, block.offset))
         if not self._found.figures(footer):
             wrong.append(Finding("footer", block.offset))
-        wrong += [Finding("index", (at or block).offset) for at in self._found.index_breaches(footer)]
+        wrong += [Finding("index", (at or block).offset) for at in self._found.index_breaches()]
         return wrong
 
     def _damaged(self, footer):
@@ -255,6 +264,15 @@ class _Walk:
             return [Finding("not_truncated", stretch.offset)] if reaches_end else []
         if report.state == "sealed" or stretch.offset < report.floor:
             return [stretch.finding]
+        if report.state == "recovered" and stretch.offset >= report.footer.data_end:
+            return [stretch.finding]
         if report.state == OPEN and reaches_end:
             return [] if stretch.zeros else [Finding("unfinished", stretch.offset)]
         return [Finding("hole", stretch.offset)]
+
+
+def _leaf_breach(tree, stated):
+    """What is wrong with the leaf count and root that a block states, if anything."""
+    if stated.leaf_count != tree.count:
+        return "leaf_count"
+    return "root" if stated.root != tree.root() else None
