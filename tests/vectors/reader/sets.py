@@ -66,32 +66,35 @@ class Set:
         chains = {}
         for number, report in self._read():
             if not report.head.compat & layout.COMPACTED:
-                place = (report.head.node_id, report.head.run_id, report.head.shard)
-                chains.setdefault(place, []).append((report.head.chain_seq, number))
-        for place, members in chains.items():
+                chains.setdefault((report.head.run_id, report.head.shard), []).append((report.head.chain_seq, number))
+        for members in chains.values():
             members.sort()
-            self._chain(place, members, gone)
+            self._chain(members, gone)
         for number, report in self._read():
             self._roots(report)
             self._heads(number, report, gone_ids)
 
-    def _chain(self, place, members, gone):
+    def _chain(self, members, gone):
         before = None  # (chain_seq, number)
+        node = self.reports[members[0][1]].head.node_id
         for seq, number in members:
             report = self.reports[number]
+            if report.head.node_id != node:
+                self._say(number, Finding("node_differs", 0))
             if before is not None and seq == before[0]:
                 if report.segment_id != self.reports[before[1]].segment_id:
                     self._say(number, Finding("same_place", 0))
                 continue
             first = 0 if before is None else before[0] + 1
             if seq > first:
-                self._gap(number, report, first, place, gone, before is None)
+                self._gap(number, report, first, gone, before is None)
             elif before is not None and report.head.prev_segment_id != self.reports[before[1]].segment_id:
                 self._say(number, Finding("previous_differs", 0))
             before = (seq, number)
 
-    def _gap(self, number, report, first, place, gone, begins):
+    def _gap(self, number, report, first, gone, begins):
         """The chain jumps, or does not begin at 0, before this segment."""
+        place = (report.head.node_id, report.head.run_id, report.head.shard)
         # Nobody counts to 2^64 for a number that somebody wrote into a header: so many tombstones do not exist.
         missing = range(first, min(report.head.chain_seq, first + (1 << 16)))
         if all((*place, seq) in gone for seq in missing):
