@@ -81,7 +81,7 @@ class Tables:
         n, seen = self._recipients.get((block.segment_id, block.slot, 0, None), (0, ()))
         if not seen:
             return {"key_missing"}
-        return {"recipients"} if len(seen) < n else set()
+        return set() if all(i in seen for i in range(n)) else {"recipients"}
 
     def chunk(self, block, holes):
         wrong = set()
