@@ -3,7 +3,7 @@
 
 from . import layout, scan as scanning, verify as verifying
 from .findings import Finding, Refused
-from .layout import DELETED, ERASED
+from .layout import DELETED, ERASED, RECOVERED, SIGNED
 from .opening import Ratchets, open_segment
 
 
@@ -12,7 +12,7 @@ class Set:
 
     def __init__(self, contents, whole=False):
         """`contents`: the bytes of each file. `whole`: they are all that the node has, so what is missing before the
-        first of a chain is missing."""
+        first of a chain is missing; None: say nothing of chains."""
         self.reports = []  # Report, or None where the file is refused
         self.findings = []  # one list per file
         self._whole = whole
@@ -30,7 +30,8 @@ class Set:
             if report is not None:
                 self._by_id.setdefault(report.segment_id, []).append(number)
         self._erasures()
-        self._chains()
+        if whole is not None:
+            self._chains()
         self.sort()
 
     def sort(self):
@@ -65,7 +66,7 @@ class Set:
         gone_ids = {(node, entry.segment_id) for node, entry in self._stated(DELETED)}
         chains = {}
         for number, report in self._read():
-            if not report.head.compat & layout.COMPACTED:
+            if not report.unused and not report.head.compat & layout.COMPACTED:
                 chains.setdefault((report.head.run_id, report.head.shard), []).append((report.head.chain_seq, number))
         for members in chains.values():
             members.sort()
@@ -115,7 +116,8 @@ class Set:
         given = self._by_id.get(segment_id, ())
         roots = [self.reports[number].footer and self.reports[number].footer.root for number in given]
         if given and root not in roots:
-            repaired = self.reports[given[0]].repaired
+            footer = self.reports[given[0]].footer
+            repaired = footer is not None and footer.flags & (RECOVERED | SIGNED) == RECOVERED | SIGNED
             self._say(given[0], Finding("repaired_since" if repaired else "root_since", 0))
 
     def _heads(self, number, report, gone_ids):

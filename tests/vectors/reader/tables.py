@@ -56,11 +56,9 @@ class Tables:
         """The names of what is wrong with a KEY block's entries."""
         wrong = set()
         for entry in entries:
+            # An unknown suite is a recipient all the same, an unknown scope is none (§10).
             if entry.scope not in (0, 1):
-                wrong.add("skipped")
                 continue
-            if (entry.kem, entry.kdf, entry.aead) not in ((0x647A, 1, 2), (0x0010, 1, 2)):
-                wrong.add("skipped")  # still a recipient: whoever holds the file counts them
             if entry.erasable and not self._incompat & layout.ERASABLE:
                 wrong.add("feature_unstated")
             if self._erasable.setdefault((block.segment_id, entry.slot), entry.erasable) != entry.erasable:

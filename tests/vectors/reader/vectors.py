@@ -35,13 +35,14 @@ def check(folder):
 def _differences(folder, vector, known, kind):
     contents = [(folder / name).read_bytes() for name in vector["files"]]
     stated = known.releases if vector.get("releases") else {}
-    several = len(contents) > 1  # then they are all there is of their chains
-    read = Set(contents, several)
-    yield from _differ("structure", vector.get("structure"),
-                       [structure.structure(r) for r in read.reports if r is not None])
+    whole = True if len(contents) > 1 else None  # one file alone says nothing of its chain
+    read = Set(contents, whole)
+    if "structure" in vector:
+        yield from _differ("structure", vector["structure"],
+                           [structure.structure(r) for r in read.reports if r is not None])
     for name, expected in vector.get("opened", {}).items():
         yield from _differ(f"opened by {name}", expected,
-                           structure.opened_row(*Set(contents, several).open(known.identities[name], stated)))
+                           structure.opened_row(*Set(contents, whole).open(known.identities[name], stated)))
     if vector.get("with_identity"):
         read.open(known.identities[vector["with_identity"]], stated)
     rows = [structure.finding_row(vector["files"][number], finding)
@@ -68,15 +69,16 @@ def _sorted(rows):
 
 
 def _differ(what, expected, found):
-    """At most a few lines about the first place where two values part."""
-    if expected is None or expected == found:
-        return
-    if isinstance(expected, list) and isinstance(found, list):
-        for row in expected:
-            if row not in found:
-                yield f"{what}: expected and not found: {row}"
-        for row in found:
-            if row not in expected:
-                yield f"{what}: found and not expected: {row}"
-    else:
+    """Where two values part: by key and by row, so that a line names one thing."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in sorted(expected.keys() | found.keys()):
+            yield from _differ(f"{what}.{key}", expected.get(key), found.get(key))
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for number, (want, have) in enumerate(zip(expected, found)):
+            yield from _differ(f"{what}[{number}]", want, have)
+    elif isinstance(expected, list) and isinstance(found, list):
+        yield from (f"{what}: expected and not found: {row}" for row in expected if row not in found)
+        yield from (f"{what}: found and not expected: {row}" for row in found if row not in expected)
+        yield f"{what}: {len(found)} rows, expected {len(expected)}"
+    elif expected != found:
         yield f"{what}: expected {expected}, found {found}"

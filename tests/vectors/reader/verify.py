@@ -36,7 +36,6 @@ class Report:
     origins: list = field(default_factory=list)
     erased: list = field(default_factory=list)  # CHUNK blocks
     entries: list = field(default_factory=list)  # (block, KeyEntry)
-    repaired: bool = False  # holds a TOMBSTONE(lost)
 
     @property
     def head(self):
@@ -101,9 +100,9 @@ class _Walk:
         return report
 
     def _copies(self):
-        """A crash before the first fsync may leave one copy of SEGMENT only: that is no damage in an open segment
-        that states no watermark."""
-        unsafe = self._report.state == OPEN and self._report.floor == 0
+        """A crash before the first fsync may leave one copy of SEGMENT only: that is no damage where no watermark is
+        stated and no writer closed the file."""
+        unsafe = self._report.state != "sealed" and self._report.floor == 0
         return [Finding("unfinished", f.offset) if unsafe else f for f in self._scan.findings]
 
     def _say(self, block, name):
@@ -125,9 +124,9 @@ class _Walk:
                   ORIGIN: self._origin, INDEX: self._index, FOOTER: self._footer, TOMBSTONE: self._tombstone,
                   SEGMENT: self._segment}.get(block.type)
         try:
-            if handle is None:
-                self._say(block, "unsupported" if block.critical else "skipped")
-            elif own or block.type not in (CHECKPOINT, INDEX):
+            if handle is None and block.critical:
+                self._say(block, "unsupported")
+            elif handle is not None and (own or block.type not in (CHECKPOINT, INDEX)):
                 handle(block)
         except Malformed:
             self._say(block, "malformed_body")
@@ -210,7 +209,6 @@ class _Walk:
         tombstone = layout.parse_tombstone(block.body)
         if tombstone.kind == LOST:
             self._say(block, "lost")
-            self._report.repaired = True
         elif tombstone.kind not in (DELETED, ERASED):
             self._say(block, "skipped")
         elif self._is_signed(block, tombstone.signature, b"tombstone", tombstone.signed):
@@ -266,8 +264,8 @@ class _Walk:
             return [stretch.finding]
         if report.state == "recovered" and stretch.offset >= report.footer.data_end:
             return [stretch.finding]
-        if report.state == OPEN and reaches_end:
-            return [] if stretch.zeros else [Finding("unfinished", stretch.offset)]
+        if report.state == OPEN:
+            return [] if reaches_end and stretch.zeros else [Finding("unfinished", stretch.offset)]
         return [Finding("hole", stretch.offset)]
 
 
