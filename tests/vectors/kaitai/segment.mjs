@@ -36,7 +36,6 @@ export function read(Segment, bytes) {
     chain_seq: segment.chainSeq,
     prev_segment_id: hex(segment.prevSegmentId),
     created_s: segment.createdS,
-    minor: segment.minor,
     incompat: segment.incompat,
     ro_compat: segment.roCompat,
     compat: segment.compat,

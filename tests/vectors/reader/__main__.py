@@ -55,6 +55,7 @@ def _takes_files(command):
     command.add_argument("--releases", metavar="FILE", help="JSON list of {segment_id, slot, e}, all in hexadecimal")
     command.add_argument("--unwritten", action="store_true", help="no process writes them: open ones are unclosed")
     command.add_argument("--whole", action="store_true", help="these are all segments that there should be")
+    command.add_argument("--apart", action="store_true", help="say nothing of how the files follow each other")
 
 
 def _content(path):
@@ -66,7 +67,7 @@ def _content(path):
 
 def _load(arguments):
     """The set of files, verified and with the identity's streams (None without an identity)."""
-    read = Set([_content(path) for path in arguments.files], arguments.whole)
+    read = Set([_content(path) for path in arguments.files], None if arguments.apart else arguments.whole)
     if arguments.unwritten:
         for report, findings in zip(read.reports, read.findings):
             findings += report.unclosed() if report else []

@@ -12,7 +12,6 @@ def structure(report):
         "chain_seq": head.chain_seq,
         "prev_segment_id": head.prev_segment_id.hex(),
         "created_s": head.created_s,
-        "minor": head.minor,
         "incompat": head.incompat,
         "ro_compat": head.ro_compat,
         "compat": head.compat,
@@ -55,7 +54,6 @@ def stream_row(stream):
         "clock_rate": text.clock_rate,
         "sdp": text.sdp,
         "chunks": len(stream.chunks),
-        "erased": stream.erased,
         "packets": len(stream.packets()),
         "sha256": stream.sha256(),
     }
