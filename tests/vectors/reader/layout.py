@@ -270,7 +270,10 @@ class Origin:
 
 
 def parse_origin(body):
-    return Origin(*_take("<16s16s16sIIQQQ", body))
+    origin = Origin(*_take("<16s16s16sIIQQQ", body))
+    if origin.first_block_no > origin.last_block_no:
+        raise Malformed("a range that ends before it begins")
+    return origin
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class OpenedStream:
         """The hash that vectors state: over arrival, kind, length and bytes of every packet."""
         total = sha256()
         for packet in self.packets():
-            total.update(struct.pack("<QBI", packet.arrival_ns, packet.rtcp, len(packet.data)))
+            total.update(struct.pack("<QBI", packet.arrival_ns % 2**64, packet.rtcp, len(packet.data)))
             total.update(packet.data)
         return total.hexdigest()
 

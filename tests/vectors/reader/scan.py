@@ -104,10 +104,9 @@ def _head(data):
             break
     else:
         raise Refused(_headless(data))
-    whole = isinstance(second, tuple)
     if first is None:
         return *second, [Finding("segment_copy", 0, what="not a valid SEGMENT block")]
-    if whole and first[0].raw == second[0].raw:
+    if isinstance(second, tuple) and first[0].raw == second[0].raw:
         return *first, []
     return *first, [Finding("segment_copy", PAGE, what="not a valid SEGMENT block, or not that at 0")]
 

@@ -1,7 +1,7 @@
 """Several segments read together: chains, duplicates, erasures, and one identity's streams over all of them
 (FORMAT.md §3.3, §4.5, §4.9, §8)."""
 
-from . import layout, scan as scanning, verify as verifying
+from . import counting, layout, scan as scanning, verify as verifying
 from .findings import Finding, Refused
 from .layout import DELETED, ERASED, RECOVERED, SIGNED
 from .opening import Ratchets, open_segment
@@ -87,7 +87,9 @@ class Set:
                     self._say(number, Finding("same_place", 0))
                 continue
             first = 0 if before is None else before[0] + 1
-            if seq > first:
+            if seq == 0 and any(report.head.prev_segment_id):
+                self._say(number, Finding("previous_differs", 0))
+            elif seq > first:
                 self._gap(number, report, first, gone, before is None)
             elif before is not None and report.head.prev_segment_id != self.reports[before[1]].segment_id:
                 self._say(number, Finding("previous_differs", 0))
@@ -132,25 +134,17 @@ class Set:
 
     def open(self, identity, releases):
         """The identity's streams over all files: (origin, stream_id) -> OpenedStream, each block taken once (§3.3)."""
-        ratchets, streams, opened_all = Ratchets(), {}, []
+        ratchets, streams, opened_all = Ratchets(), {}, {}
         in_chain_order = sorted(self._read(), key=lambda pair: pair[1].head.chain_seq)
         for number, report in in_chain_order:
             opened = open_segment(report, identity, releases, ratchets)
-            opened_all.append(opened)
+            opened_all[number] = opened
             self.findings[number] += opened.findings
             for name, stream in opened.streams.items():
                 known = streams.setdefault(name, stream)
                 for block_no, chunk in stream.chunks.items():
                     known.chunks.setdefault(block_no, chunk)
-            for stream in opened.streams.values():
-                self._say_counts(number, stream)
+        for number, finding in list(counting.breaches(self.reports, self.findings, opened_all)):
+            self._say(number, finding)
         self.sort()
-        return streams, opened_all
-
-    def _say_counts(self, number, stream):
-        """chunks_so_far goes on with stream_seq within an origin (§4.4)."""
-        base = None
-        for seq, offset, chunk in sorted(stream.chunks.values(), key=lambda found: found[0]):
-            if base is not None and chunk.chunks_so_far - seq != base:
-                self._say(number, Finding("chunks_so_far", offset))
-            base = chunk.chunks_so_far - seq
+        return streams, list(opened_all.values())

@@ -71,15 +71,17 @@ class Tables:
         return wrong
 
     def stream(self, block, holes):
-        name = (block.segment_id, block.stream_id)
+        name, wrong = (block.segment_id, block.stream_id), set()
         if name in self.streams:
-            return {"stream_repeated"}
-        first = 0 if block.segment_id == self._own else None
-        self.streams[name] = Stream(block, first, holes)
+            wrong.add("stream_repeated")
+        else:
+            self.streams[name] = Stream(block, 0 if block.segment_id == self._own else None, holes)
         n, seen = self._recipients.get((block.segment_id, block.slot, 0, None), (0, ()))
         if not seen:
-            return {"key_missing"}
-        return set() if all(i in seen for i in range(n)) else {"recipients"}
+            wrong.add("key_missing")
+        elif any(i not in seen for i in range(n)):
+            wrong.add("recipients")
+        return wrong
 
     def chunk(self, block, holes):
         wrong = set()

@@ -7,7 +7,7 @@ on its floor: so stretches are judged at the end, everything else where it stand
 from dataclasses import dataclass, field
 
 from . import closing, keys, layout
-from .findings import Finding
+from .findings import NOTE, Finding
 from .layout import (CHECKPOINT, CHUNK, ERASED, DELETED, FOOTER, INDEX, KEY, LOST, ORIGIN, PAGE, RECOVERED, SEALED,
                      SEGMENT, SIGNED, STREAM, TOMBSTONE, Malformed)
 from .merkle import Tree
@@ -55,7 +55,10 @@ class Report:
     def unused(self):
         """Prepared ahead and never appended to (§2.1)."""
         kinds = {block.type for block in self.scan.blocks}
-        return kinds <= {SEGMENT, KEY, STREAM} and self.floor == 0 and self.data_end < len(self.scan.data)
+        last = self.scan.items[-1]
+        reserved = isinstance(last, Stretch) and last.zeros
+        whole = all(finding.severity == NOTE for finding in self.findings)
+        return kinds <= {SEGMENT, KEY, STREAM} and self.floor == 0 and reserved and whole
 
     def unclosed(self):
         """The finding for who knows that no process writes this file (§13)."""
@@ -90,8 +93,7 @@ class _Walk:
                 self._block(item)
         if report.footer is None:
             report.leaf_count, report.root = self._tree.count, self._tree.root()
-        else:
-            report.findings += [Finding("after_footer", block.offset) for block in self._behind]
+        report.findings += [Finding("after_footer", block.offset) for block in self._behind]
         report.data_end = self._found.data_end
         report.findings += self._copies()
         for stretch in self._stretches:
@@ -133,13 +135,14 @@ class _Walk:
         if block.type != FOOTER:
             self._tree.add(block.leaf)
         if block.type not in (INDEX, FOOTER):
-            self._found.data_end = max(2 * PAGE, block.end)
+            self._found.add_data(block)
 
     def _states(self, block, watermark):
         """A watermark that an own block states (§2.1)."""
         if watermark > block.offset:
             self._say(block, "watermark_ahead")
-        self._report.floor = max(self._report.floor, watermark)
+        else:
+            self._report.floor = max(self._report.floor, watermark)
 
     def _segment(self, block):
         pass  # scan has checked it
