@@ -14,7 +14,8 @@ CLASSES = (
     "stream_missing stream_repeated slot_differs chunks_missing stream_seq_repeated body_hash erased_unstated "
     "leaf_count root signature footer index after_footer unclosed commitment not_authentic malformed_plaintext "
     "chunks_so_far needs_release erased skipped lost hole unfinished chunks_lost went_with_hole unsigned "
-    "not_truncated node_differs not_attested segments_missing previous_differs same_place root_since head_missing segments_deleted "
+    "not_truncated node_differs not_attested "
+    "segments_missing previous_differs same_place root_since head_missing segments_deleted "
     "segments_not_given repaired_since"
 ).split()
 _RANK = {name: rank for rank, name in enumerate(CLASSES)}

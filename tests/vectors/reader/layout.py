@@ -165,6 +165,11 @@ class Segment:
     node_key: bytes
 
 
+def parse_major(body):
+    """The major version, which says how to read the rest."""
+    return _take("<H", body)[0]
+
+
 def parse_segment(body):
     return Segment(*_take("<HHIQQQ16s16s16sQQ32s", body))
 

@@ -95,42 +95,44 @@ def _stretch(data, start, own, ranges):
 
 
 def _head(data):
-    """The SEGMENT block that the file goes by, with what is to be said about the two copies (§7.1)."""
-    first, second = _copy(data, 0), _copy(data, PAGE)
-    for copy in (first, second):
-        if isinstance(copy, Finding):
-            raise Refused(copy)
-        if copy is not None:
-            break
-    else:
-        raise Refused(_headless(data))
-    if first is None:
-        return *second, [Finding("segment_copy", 0, what="not a valid SEGMENT block")]
-    if isinstance(second, tuple) and first[0].raw == second[0].raw:
-        return *first, []
-    return *first, [Finding("segment_copy", PAGE, what="not a valid SEGMENT block, or not that at 0")]
+    """The SEGMENT block that the file goes by, with what is to be said about the two copies (§4.1, §7.1)."""
+    valid = {at: copy for at in (0, PAGE) if (copy := _copy(data, at)) is not None}
+    if not valid:
+        raise Refused(_other_version(data) or _headless(data))
+    at = min(valid)
+    block, head = valid[at]
+    unknown = head.incompat & ~KNOWN_INCOMPAT
+    if unknown:
+        raise Refused(Finding("unsupported", at, what=f"incompat bits {unknown:#x}"))
+    if at == PAGE:
+        return block, head, [Finding("segment_copy", 0, what="not a valid SEGMENT block")]
+    if PAGE in valid and valid[PAGE][0].raw == block.raw:
+        return block, head, []
+    return block, head, [Finding("segment_copy", PAGE, what="not a valid SEGMENT block, or not that at 0")]
 
 
 def _copy(data, at):
-    """(block, fields) of the SEGMENT block at `at`; None if it is not valid; a Finding if a later version wrote it."""
-    magic = bytes(data[at : at + 4])
-    if len(magic) == 4 and magic[:3] == MAGIC[:3] and magic != MAGIC:
-        return Finding("unsupported", at, what="the magic of another version")
+    """(block, fields) of the SEGMENT block at `at`, or None; raises Refused for a valid one of another major version."""
     try:
         block = parse_block(data, at)
         if block.type != SEGMENT:
             return None
+        major = layout.parse_major(block.body)
+        if major != 1:
+            raise Refused(Finding("unsupported", at, what=f"major version {major}"))
         head = layout.parse_segment(block.body)
     except (NoBlock, Malformed):
         return None
-    if head.major != 1:
-        return Finding("unsupported", at, what=f"major version {head.major}")
-    if keys.node_id(head.node_key) != head.node_id:
-        return None
-    unknown = head.incompat & ~KNOWN_INCOMPAT
-    if unknown:
-        return Finding("unsupported", at, what=f"incompat bits {unknown:#x}")
-    return block, head
+    return (block, head) if keys.node_id(head.node_key) == head.node_id else None
+
+
+def _other_version(data):
+    """The finding about a file that begins with the magic of another version (§10)."""
+    for at in (0, PAGE):
+        magic = bytes(data[at : at + 4])
+        if len(magic) == 4 and magic[:3] == MAGIC[:3] and magic != MAGIC:
+            return Finding("unsupported", at, what="the magic of another version")
+    return None
 
 
 def _headless(data):
