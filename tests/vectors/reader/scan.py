@@ -112,7 +112,7 @@ def _head(data):
 
 
 def _copy(data, at):
-    """(block, fields) of the SEGMENT block at `at`, or None; raises Refused for a valid one of another major version."""
+    """(block, fields) of the SEGMENT block at `at`, or None; raises Refused for a valid one of another major."""
     try:
         block = parse_block(data, at)
         if block.type != SEGMENT:

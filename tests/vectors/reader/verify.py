@@ -214,6 +214,8 @@ class _Walk:
             self._say(block, "lost")
         elif tombstone.kind not in (DELETED, ERASED):
             self._say(block, "skipped")
+        elif self._report.node_of(block.segment_id) != self._scan.head.node_id:
+            pass  # another node's word, relocated: its key is not here, and it speaks of its own segments only
         elif self._is_signed(block, tombstone.signature, b"tombstone", tombstone.signed):
             self._report.tombstones.append((block, tombstone))
 
