@@ -1,10 +1,10 @@
 //! The Merkle tree over a segment's blocks, after RFC 6962 §2.1.
 //!
 //! A leaf is SHA-256(0x00 ‖ bytes), a node SHA-256(0x01 ‖ left ‖ right), the empty tree SHA-256 of nothing. The
-//! leaf of a CHUNK covers its header only: the GCM tag and the CRC in it stand for the body against everyone who
+//! leaf of a CHUNK covers its header and extension only: the GCM tag and the CRC in it stand for the body against everyone who
 //! lacks the chunk's key. The leaf of any other block covers the whole block, padding included.
 
-use crate::block::{BlockType, HEADER_LEN, Header};
+use crate::block::{BlockType, Header};
 use sha2::{Digest, Sha256};
 
 pub type Hash = [u8; 32];
@@ -20,7 +20,7 @@ pub fn leaf_hash(bytes: &[u8]) -> Hash {
 /// The leaf of a whole block. The SEGMENT copy at 4096 and the FOOTER have none; that is the caller's to know.
 pub fn leaf_of_block(header: &Header, block: &[u8]) -> Hash {
     let covered = if header.block_type == BlockType::Chunk {
-        HEADER_LEN
+        usize::from(header.header_len)
     } else {
         header.total_len as usize
     };
