@@ -463,7 +463,7 @@ fn is_dense(rows: &[ChunkRow]) -> bool {
 
 /// See [`Segment::chunks`].
 pub struct Chunks<'a, S> {
-    segment: &'a Segment<S>,
+    segment: &'a mut Segment<S>,
     stream: &'a OpenStream,
     rows: std::iter::Peekable<std::vec::IntoIter<ChunkRow>>,
     next_seq: u64,
@@ -481,6 +481,29 @@ impl<S: Source> Iterator for Chunks<'_, S> {
         }
         self.next_seq = row.stream_seq.saturating_add(1);
         self.rows.next();
-        Some(self.segment.read_chunk(self.stream, &row))
+        Some(match self.segment.read_chunk(self.stream, &row) {
+            Err(StreamError::Read(error))
+                if !self.segment.scanned && !matches!(error, ReadError::Io { .. }) =>
+            {
+                self.scan_for(&row, error)
+            }
+            read => read,
+        })
+    }
+}
+
+impl<S: Source> Chunks<'_, S> {
+    /// The index led astray: from here on the chunks are those that a scan finds. `error` stands if the one of `row` is not among them.
+    fn scan_for(&mut self, row: &ChunkRow, error: ReadError) -> Result<OpenChunk, StreamError> {
+        self.segment.scan()?;
+        let mut rows = self.segment.chunk_rows_of(self.stream)?;
+        rows.retain(|found| found.stream_seq >= row.stream_seq);
+        let mut rows = rows.into_iter().peekable();
+        let found = rows.next_if(|found| found.stream_seq == row.stream_seq);
+        self.rows = rows;
+        match found {
+            Some(found) => self.segment.read_chunk(self.stream, &found),
+            None => Err(error.into()),
+        }
     }
 }
