@@ -8,3 +8,5 @@
 pub mod harness;
 // The one exception: here the engine's decisions are met from inside, in a world that is simulated.
 pub mod sim;
+#[path = "vectors/generate/mod.rs"]
+pub mod vectors;

@@ -1,0 +1,5 @@
+//! To come.
+use super::super::expect::Vector;
+pub fn all() -> Vec<Vector> {
+    vec![]
+}

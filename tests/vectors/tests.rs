@@ -1,0 +1,91 @@
+//! The vectors themselves: they come out the same each time, there are enough, and the crate agrees with all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use harborseal_tests::vectors::{self, check::check};
+
+/// The least of each kind.
+const ENOUGH: usize = 60;
+/// The folder is cloned with the repository: mostly zeros, less than a tenth of this when packed.
+const MAX_BYTES: usize = 10 << 20;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors")
+}
+
+/// All files under `dir`, by their path in it.
+fn files_in(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut dirs = vec![dir.to_path_buf()];
+    while let Some(next) = dirs.pop() {
+        for entry in fs::read_dir(&next).expect("the folder can be read") {
+            let path = entry.expect("its entries can be read").path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                let bytes = fs::read(&path).expect("its files can be read");
+                files.insert(path.strip_prefix(dir).expect("found inside").to_path_buf(), bytes);
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn the_vectors_come_out_byte_for_byte_as_they_are_in_the_repository() {
+    let made = vectors::files(&vectors::all());
+    let dir = tempfile::tempdir().expect("a folder for a while");
+    vectors::write(&made, dir.path()).expect("it can be written to");
+    let written = files_in(dir.path());
+    for kind in ["good", "bad"] {
+        let (here, there) = (files_in(&folder().join(kind)), files_in(&dir.path().join(kind)));
+        let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<BTreeSet<_>>();
+        assert_eq!(names(&here), names(&there), "{kind}: the same files, no more");
+    }
+    for (path, bytes) in written {
+        let here = fs::read(folder().join(&path)).unwrap_or_default();
+        assert!(here == bytes, "{}: run `vectors generate`", path.display());
+    }
+    // A second time, in the same process: nothing carries over.
+    assert!(vectors::files(&vectors::all()) == made);
+}
+
+#[test]
+fn the_segment_crate_agrees_with_every_vector() {
+    let told: Vec<String> = vectors::all().iter().flat_map(check).collect();
+    assert!(
+        told.is_empty(),
+        "{} disagreements:\n{}",
+        told.len(),
+        told.join("\n")
+    );
+}
+
+#[test]
+fn there_are_enough_vectors_each_about_something() {
+    let all = vectors::all();
+    let (good, bad): (Vec<_>, Vec<_>) = all.iter().partition(|vector| vector.good);
+    assert!(
+        good.len() >= ENOUGH && bad.len() >= ENOUGH,
+        "{} good, {} bad",
+        good.len(),
+        bad.len()
+    );
+    let names: BTreeSet<&str> = all.iter().map(|vector| vector.name.as_str()).collect();
+    assert_eq!(names.len(), all.len(), "each has a name of its own");
+    let bytes: usize = vectors::files(&all).values().map(Vec::len).sum();
+    assert!(bytes < MAX_BYTES, "{bytes} bytes");
+    for vector in all {
+        assert!(!vector.about.is_empty(), "{}", vector.name);
+        assert_eq!(vector.error.is_some(), !vector.good, "{}", vector.name);
+        assert_eq!(vector.refused_by.is_empty(), vector.good, "{}", vector.name);
+        let clean = vector
+            .findings
+            .iter()
+            .flatten()
+            .all(|finding| finding.severity == "note");
+        assert!(clean, "{}: what is accepted has notes at most", vector.name);
+    }
+}
