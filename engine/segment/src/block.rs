@@ -9,8 +9,8 @@
 //! | off | size | field | |
 //! |---|---|---|---|
 //! | 0 | 4 | magic | `89 48 53 31` |
-//! | 4 | 1+1 | type, flags | flags bit 0: critical |
-//! | 6 | 2 | header_len | 128; STREAM 160 |
+//! | 4 | 1+1 | type, flags | flags bit 0: critical; bit 1, CHUNK: hashed |
+//! | 6 | 2 | header_len | 128; STREAM and hashed CHUNK 160 |
 //! | 8 | 4+4 | total_len, body_len | bytes |
 //! | 16 | 16 | segment_id | of origin: a relocated block keeps it |
 //! | 32 | 8 | block_no | dense and rising per origin |
@@ -30,6 +30,7 @@ pub use kind::BlockType;
 use crate::ids::{SegmentId, StreamId};
 use crate::layout::{array_in, first_nonzero, layout, put, u16_in, u32_in, u64_in};
 use crate::planted::{Planted, planted};
+use sha2::{Digest, Sha256};
 
 layout! {
     header_at: 128 =>
@@ -62,6 +63,10 @@ pub const MAGIC: [u8; 4] = *b"\x89HS1";
 pub const HEADER_LEN: usize = header_at::SIZE;
 /// STREAM blocks extend the header by the stream's 32-byte key commitment.
 pub const STREAM_HEADER_LEN: usize = HEADER_LEN + 32;
+/// Hashed CHUNK blocks extend it by the SHA-256 of their body as stored.
+pub const HASHED_HEADER_LEN: usize = HEADER_LEN + HASH_LEN;
+/// Bytes of that hash.
+pub(crate) const HASH_LEN: usize = 32;
 /// The part of the header that AEAD authenticates: all that is final before sealing.
 pub const AAD_HEADER_LEN: usize = header_at::TAG.start;
 
@@ -71,18 +76,20 @@ pub const BLOCK_ALIGN: usize = 4096;
 pub const MAX_BLOCK_LEN: usize = 1 << 20;
 /// What this writer's chunks are: one pool buffer. At 4 Mb/s it fills in 131 ms, at 1 Mb/s in 524 ms.
 pub const CHUNK_LEN: usize = 64 * 1024;
-/// The longest body of such a chunk: 65,536 − 128.
+/// The longest body of such a chunk: 65,536 − 128. A hashed one has room for 32 bytes less.
 pub const MAX_CHUNK_BODY_LEN: usize = CHUNK_LEN - HEADER_LEN;
 /// Where the first block after SEGMENT and its copy stands.
 pub const SEGMENT_PREFIX_LEN: usize = 2 * BLOCK_ALIGN;
 
 /// Header flag: a reader that does not know this type must not go on as if it had.
 pub const FLAG_CRITICAL: u8 = 1;
+/// Header flag of a CHUNK: the extension begins with the SHA-256 of the body as stored (docs/FORMAT.md §6.1).
+pub const FLAG_HASHED: u8 = 2;
 
 const _: () = assert!(AAD_HEADER_LEN == 96);
 const _: () = assert!(MAX_CHUNK_BODY_LEN == 65_408);
 const _: () = assert!(CHUNK_LEN.is_multiple_of(BLOCK_ALIGN) && MAX_BLOCK_LEN.is_multiple_of(BLOCK_ALIGN));
-const _: () = assert!(STREAM_HEADER_LEN < BLOCK_ALIGN);
+const _: () = assert!(STREAM_HEADER_LEN < BLOCK_ALIGN && STREAM_HEADER_LEN == HASHED_HEADER_LEN);
 
 /// Why some bytes are not a whole block of this format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +108,30 @@ pub enum BlockError {
     BodyCrc { stored: u32, computed: u32 },
     #[error("padding at byte {at} of the block is not zero")]
     Padding { at: usize },
+}
+
+impl BlockError {
+    /// The cause as docs/FORMAT.md §13 names it. Stable: readers are compared by it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            BlockError::NoMagic => "no_block",
+            BlockError::Cut { .. } => "cut",
+            BlockError::HeaderCrc { .. } => "header_crc",
+            BlockError::Field { .. } => "field",
+            BlockError::BodyCrc { .. } => "body_crc",
+            BlockError::Padding { .. } => "padding",
+        }
+    }
+}
+
+/// What stands behind the header of a block that is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// The body that its CRC is over.
+    Whole,
+    /// Nothing: a CHUNK whose body was given back to the disk on purpose. Header and extension stay, and with them every root over
+    /// them.
+    Erased,
 }
 
 /// A block header. Magic, reserved bytes and the header's own CRC are not fields: they follow.
@@ -159,6 +190,17 @@ impl Header {
         }
     }
 
+    /// A header of a hashed CHUNK: 32 bytes longer, else as [`Header::new`] makes it.
+    pub fn hashed_chunk(segment_id: SegmentId, block_no: u64, body_len: usize) -> Self {
+        let chunk = Self::new(BlockType::Chunk, segment_id, block_no, HASH_LEN + body_len);
+        Header {
+            flags: chunk.flags | FLAG_HASHED,
+            header_len: HASHED_HEADER_LEN as u16,
+            body_len: body_len as u32,
+            ..chunk
+        }
+    }
+
     /// Bytes of the whole block that a body of `body_len` bytes makes.
     pub fn total_len_for(block_type: BlockType, body_len: usize) -> usize {
         (block_type.header_len() + body_len).next_multiple_of(BLOCK_ALIGN)
@@ -166,6 +208,11 @@ impl Header {
 
     pub fn is_critical(&self) -> bool {
         self.flags & FLAG_CRITICAL != 0
+    }
+
+    /// A CHUNK whose extension begins with the hash of its body.
+    pub fn is_hashed(&self) -> bool {
+        self.block_type == BlockType::Chunk && self.flags & FLAG_HASHED != 0
     }
 
     /// The 128 bytes, with the header's CRC over the rest.
@@ -255,15 +302,15 @@ impl Header {
         if matches!(kind, BlockType::Segment | BlockType::Footer) && total_len != BLOCK_ALIGN {
             return refuse("total_len", u64::from(self.total_len));
         }
-        if kind == BlockType::Stream && header_len < STREAM_HEADER_LEN {
+        if (kind == BlockType::Stream || self.is_hashed()) && header_len < STREAM_HEADER_LEN {
             return refuse("header_len", u64::from(self.header_len));
         }
         Ok(())
     }
 
-    /// Checks the rest of the block that this header was parsed from: body CRC and padding.
-    /// `block` begins with the header and may be longer than the block.
-    pub fn check_body(&self, block: &[u8]) -> Result<(), BlockError> {
+    /// Checks the rest of the block that this header was parsed from: body CRC and padding. `block` begins with the header and may be
+    /// longer than the block.
+    pub fn check_body(&self, block: &[u8]) -> Result<Stored, BlockError> {
         let needed = self.total_len as usize;
         let block = block.get(..needed).ok_or(BlockError::Cut {
             len: block.len(),
@@ -271,6 +318,9 @@ impl Header {
         })?;
         let computed = crc32c::crc32c(&block[HEADER_LEN..self.body_end()]);
         if self.body_crc32c != computed && !planted(Planted::BodyCrcUnchecked) {
+            if self.looks_erased(block) {
+                return Ok(Stored::Erased);
+            }
             return Err(BlockError::BodyCrc {
                 stored: self.body_crc32c,
                 computed,
@@ -280,8 +330,24 @@ impl Header {
             Some(at) => Err(BlockError::Padding {
                 at: self.body_end() + at,
             }),
-            None => Ok(()),
+            None => Ok(Stored::Whole),
         }
+    }
+
+    /// A CHUNK that has a body, and nothing but zeros where it should be.
+    fn looks_erased(&self, block: &[u8]) -> bool {
+        self.block_type == BlockType::Chunk
+            && self.body_len > 0
+            && first_nonzero(&block[usize::from(self.header_len)..]).is_none()
+    }
+
+    /// Whether the body is the one whose hash a hashed CHUNK's extension holds. True of any other block.
+    pub fn hash_fits(&self, block: &[u8]) -> bool {
+        if !self.is_hashed() {
+            return true;
+        }
+        let hash: [u8; HASH_LEN] = Sha256::digest(self.body(block)).into();
+        self.extension(block).starts_with(&hash)
     }
 
     /// The header's extension, as stored in its block.
@@ -317,11 +383,16 @@ pub fn encode_block(mut header: Header, body: &[u8]) -> Vec<u8> {
     block
 }
 
-/// Parses and checks the block at the start of `bytes`, whole.
+/// Parses and checks the block at the start of `bytes`, which must be whole: an erased one is refused for its CRC.
 pub fn parse_block(bytes: &[u8]) -> Result<Header, BlockError> {
     let header = Header::parse(bytes)?;
-    header.check_body(bytes)?;
-    Ok(header)
+    match header.check_body(bytes)? {
+        Stored::Whole => Ok(header),
+        Stored::Erased => Err(BlockError::BodyCrc {
+            stored: header.body_crc32c,
+            computed: crc32c::crc32c(&bytes[HEADER_LEN..header.body_end()]),
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -431,6 +502,15 @@ mod tests {
                 ..good
             },
         );
+        let hashed = Header::hashed_chunk(SegmentId([1; 16]), 3, 16);
+        assert!(Header::parse(&hashed.encode()).is_ok());
+        refused(
+            "hashed CHUNK without its hash",
+            Header {
+                header_len: 128,
+                ..hashed
+            },
+        );
         let stream = Header::new(BlockType::Stream, SegmentId([1; 16]), 3, 16);
         refused(
             "STREAM without its commitment",
@@ -453,7 +533,7 @@ mod tests {
     fn what_a_later_version_adds_is_ignored() {
         let later = Header {
             header_len: 200,
-            flags: 0x81,
+            flags: 0x83,
             ..chunk_header()
         };
         let mut bytes = later.encode();
@@ -462,6 +542,40 @@ mod tests {
         put(&mut bytes, header_at::HEADER_CRC32C, &crc.to_le_bytes());
         assert_eq!(Header::parse(&bytes), Ok(later));
         assert!(later.is_critical());
+    }
+
+    #[test]
+    fn a_chunk_without_its_body_is_erased_and_any_other_block_is_broken() {
+        let body = [9; 5000];
+        for header_len in [128, 160] {
+            let chunk = Header {
+                header_len,
+                ..chunk_header()
+            };
+            let mut block = vec![0; 8192];
+            block[usize::from(header_len)..][..5000].copy_from_slice(&body);
+            let chunk = Header {
+                body_crc32c: crc32c::crc32c(&block[HEADER_LEN..chunk.body_end()]),
+                ..chunk
+            };
+            block[..HEADER_LEN].copy_from_slice(&chunk.encode());
+            assert_eq!(chunk.check_body(&block), Ok(Stored::Whole));
+            block[usize::from(header_len)..].fill(0);
+            assert_eq!(chunk.check_body(&block), Ok(Stored::Erased));
+            assert!(parse_block(&block).is_err());
+            for at in [usize::from(header_len), 8191] {
+                let mut scribbled = block.clone();
+                scribbled[at] = 1;
+                assert!(matches!(
+                    chunk.check_body(&scribbled),
+                    Err(BlockError::BodyCrc { .. })
+                ));
+            }
+        }
+        let header = Header::new(BlockType::Checkpoint, SegmentId([1; 16]), 4, 160);
+        let mut block = encode_block(header, &[9; 160]);
+        block[HEADER_LEN..].fill(0);
+        assert!(matches!(parse_block(&block), Err(BlockError::BodyCrc { .. })));
     }
 
     #[test]

@@ -21,9 +21,9 @@ pub use footer::{FOOTER_RECOVERED, FOOTER_SEALED, FOOTER_SIGNED, FooterBody};
 pub use index::{ChunkRow, IndexBody, IndexRows, KeyRow, StreamRow};
 pub use key::{KeyBody, KeyEntry, SCOPE_CUSTOMER, SCOPE_STREAM};
 pub use origin::OriginBody;
-pub use segment::{INCOMPAT_ERASABLE, INCOMPAT_STRONG_LEAF, SegmentBody};
+pub use segment::{COMPAT_COMPACTED, INCOMPAT_ERASABLE, INCOMPAT_STRONG_LEAF, SegmentBody};
 pub use stream::{MEDIA_INDEX_UNKNOWN, StreamInfo};
-pub use tombstone::{DeletedSegment, DeletionReason, TombstoneBody, TombstoneKind};
+pub use tombstone::{DeletedSegment, DeletionReason, ErasedSlot, TombstoneBody, TombstoneKind};
 
 use crate::ids::{NodeId, SegmentId};
 

@@ -6,12 +6,16 @@
 //! ```text
 //! nonce   type u8 · 0×3 · block_no u64 big-endian      never repeats: block_no is unique under a key
 //! AAD     header[0..96] ‖ header[128..header_len]      so all of 0..96 is final before sealing
+//!         hashed CHUNK: header[160..header_len]        the hash before it is known only after
 //! tag     header[96..112]
 //! ```
 
-use crate::block::{AAD_HEADER_LEN, BlockType, HEADER_LEN, Header, STREAM_HEADER_LEN};
+use crate::block::{
+    AAD_HEADER_LEN, BlockType, HASH_LEN, HASHED_HEADER_LEN, HEADER_LEN, Header, STREAM_HEADER_LEN,
+};
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
 
@@ -142,14 +146,18 @@ impl SealKey {
     }
 
     /// Finishes a sealed block in place: `buf` holds the extension, if any, and the plaintext body where they
-    /// belong; on return `buf[..total_len]` is the block, its padding zero, and `header` is what stands in it.
-    /// Does not allocate.
+    /// belong; on return `buf[..total_len]` is the block, its padding zero, and `header` is what stands in it. The extension
+    /// of a hashed CHUNK is filled in. Does not allocate.
     pub fn seal_block(&self, header: &mut Header, buf: &mut [u8]) {
         let (body_from, body_end) = (usize::from(header.header_len), header.body_end());
         buf[..HEADER_LEN].copy_from_slice(&header.encode());
         let aad = BlockAad::of(header, buf);
         let nonce = nonce(header.block_type, header.block_no);
         header.tag = self.seal_in_place(&nonce, aad.as_bytes(), &mut buf[body_from..body_end]);
+        if header.is_hashed() {
+            let hash = Sha256::digest(&buf[body_from..body_end]);
+            buf[HEADER_LEN..HASHED_HEADER_LEN].copy_from_slice(&hash);
+        }
         header.body_crc32c = crc32c::crc32c(&buf[HEADER_LEN..body_end]);
         buf[..HEADER_LEN].copy_from_slice(&header.encode());
         buf[body_end..header.total_len as usize].fill(0);
@@ -197,7 +205,11 @@ pub struct BlockAad {
 impl BlockAad {
     /// `block` begins with the encoded header and its extension.
     pub fn of(header: &Header, block: &[u8]) -> Self {
-        let (head, extension) = (&block[..AAD_HEADER_LEN], header.extension(block));
+        let head = &block[..AAD_HEADER_LEN];
+        let extension = match header.is_hashed() {
+            true => &header.extension(block)[HASH_LEN..],
+            false => header.extension(block),
+        };
         let mut aad = BlockAad {
             bytes: [0; _],
             len: AAD_HEADER_LEN + extension.len(),
@@ -378,6 +390,36 @@ mod tests {
             OpenKey::new(&[4; 32]).open_block(&header, &mut block),
             Err(NotAuthentic)
         );
+    }
+
+    #[test]
+    fn a_hashed_chunk_holds_the_hash_of_what_is_stored_and_opens_without_asking_it() {
+        for header_len in [160, 400] {
+            let mut header = Header {
+                header_len,
+                ..Header::hashed_chunk(SegmentId([4; 16]), 17, 8)
+            };
+            let mut block = vec![0xAA; header.total_len as usize];
+            let body = usize::from(header_len);
+            block[body..body + 8].copy_from_slice(b"a packet");
+            SealKey::new(Backend::ALL[0], &KEY).seal_block(&mut header, &mut block);
+            assert_eq!(parse_block(&block), Ok(header));
+            assert_eq!(block[128..160], *Sha256::digest(&block[body..body + 8]));
+            assert!(header.hash_fits(&block));
+            let open = |block: &[u8]| {
+                OpenKey::new(&KEY)
+                    .open_block(&header, &mut block.to_vec())
+                    .map(<[u8]>::to_vec)
+            };
+            assert_eq!(open(&block), Ok(b"a packet".to_vec()));
+            block[130] ^= 1;
+            assert!(!header.hash_fits(&block));
+            assert!(open(&block).is_ok(), "the hash is not what the tag is over");
+            if header_len > 160 {
+                block[399] ^= 1;
+                assert_eq!(open(&block), Err(NotAuthentic), "what follows it is");
+            }
+        }
     }
 
     #[test]

@@ -7,13 +7,19 @@
 //! mask = HKDF-Expand(PRK = E, "harborseal/v1/erase-grant" ‖ stream_id, 32)       over K_st in scope 1 entries
 //! ```
 //!
+//! Where the bytes can be reached they can go too: [`erase_chunk`] leaves of a CHUNK its header and extension, which are its Merkle leaf,
+//! so that every root and signature over it still holds. A TOMBSTONE of a later segment then says so
+//! ([`SegmentWriter::erasure`](crate::writer::SegmentWriter::erasure)).
+//!
 //! Neither EK nor E is ever in a segment (docs/FORMAT.md §5.6). Every type here that holds one is wiped when dropped and cannot be
 //! printed.
 
+use crate::block::{BLOCK_ALIGN, BlockType, Header};
 use crate::ids::{SegmentId, StreamId};
 use hkdf::Hkdf;
 use rand_core::CryptoRng;
 use sha2::Sha256;
+use std::ops::Range;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// EK: what a node keeps for one customer and day, so that it can destroy it. It is never handed over.
@@ -87,6 +93,33 @@ pub struct Release {
     pub slot: u32,
     /// E.
     pub secret: EraseSecret,
+}
+
+/// Which bytes of an erased CHUNK's place to write, and which to give back to the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErasedRanges {
+    /// Bytes of the erased block to write: its first page, or more where the header is longer.
+    pub write: Range<usize>,
+    /// Bytes to punch out, or to write as zeros. Whole pages; empty in a block of one page.
+    pub punch: Range<usize>,
+}
+
+/// Erases a CHUNK: zeros all of `block` but header and extension, and says which of it is to be written where the block stands and which
+/// punched. Until both are durable the place is damage to every reader: whoever erases does it again after a crash.
+///
+/// Panics unless `header` is that of `block`, a whole CHUNK with a body.
+pub fn erase_chunk(header: &Header, block: &mut [u8]) -> ErasedRanges {
+    assert!(
+        header.block_type == BlockType::Chunk && header.body_len > 0,
+        "what is erased is the body of a CHUNK"
+    );
+    let (header_len, total_len) = (usize::from(header.header_len), header.total_len as usize);
+    block[header_len..total_len].fill(0);
+    let written = header_len.next_multiple_of(BLOCK_ALIGN);
+    ErasedRanges {
+        write: 0..written,
+        punch: written..total_len,
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The head of a file: which segment it is. SEGMENT stands at 0 and, byte for byte again, at 4096.
 
-use crate::block::{BLOCK_ALIGN, BlockError, BlockType, Header, MAGIC, SEGMENT_PREFIX_LEN};
+use crate::block::{BLOCK_ALIGN, BlockError, BlockType, Header, MAGIC, SEGMENT_PREFIX_LEN, parse_block};
 use crate::body::SegmentBody;
 use crate::ids::{NodeId, SegmentId};
 use crate::layout::all_zero;
@@ -58,20 +58,24 @@ impl Head {
         let mut bytes = vec![0; source.len().min(SEGMENT_PREFIX_LEN as u64) as usize];
         crate::scan::read_naming_the_page(&source, 0, &mut bytes)?;
         let (first, second) = bytes.split_at(BLOCK_ALIGN.min(bytes.len()));
-        let at_0 = parse(0, first)?;
-        let at_4096 = parse(BLOCK_ALIGN as u64, second)?;
-        let (head, block, copies) = match (at_0, at_4096) {
-            (Ok(head), Ok(_)) if first == second => (head, first, [None, None]),
-            (Ok(head), Ok(_)) => (head, first, [None, Some(CopyFault::Differs)]),
-            (Ok(head), Err(why)) => (head, first, [None, Some(CopyFault::Broken(why))]),
-            (Err(why), Ok(head)) => (head, second, [Some(CopyFault::Broken(why)), None]),
-            (Err(why), Err(_)) => return Err(headless(source, &bytes, why)?),
+        let (at_0, at_4096) = (parse(0, first), parse(BLOCK_ALIGN as u64, second));
+        let faults = [at_0.fault(), at_4096.fault()];
+        let (offset, head, block, copies) = match (at_0, at_4096) {
+            (Copy::Valid(head), Copy::Valid(_)) if first == second => (0, head, first, [None, None]),
+            (Copy::Valid(head), Copy::Valid(_)) => (0, head, first, [None, Some(CopyFault::Differs)]),
+            (Copy::Valid(head), _) => (0, head, first, faults),
+            // A valid block of another major version is no damage.
+            (Copy::OtherMajor(error), _) => return Err(error),
+            (_, Copy::Valid(head)) => (BLOCK_ALIGN as u64, head, second, faults),
+            (Copy::OtherMagic(error), _) => return Err(error),
+            (_, Copy::OtherMagic(error) | Copy::OtherMajor(error)) => return Err(error),
+            (Copy::Broken(why), _) => return Err(headless(source, &bytes, why)?),
         };
         let (id, body) = head;
         let unsupported = body.unsupported_incompat();
         if unsupported != 0 {
             let what = format!("incompatible features {unsupported:#x}");
-            return Err(ReadError::Unsupported { offset: 0, what });
+            return Err(ReadError::Unsupported { offset, what });
         }
         Ok(Head {
             id,
@@ -92,28 +96,46 @@ impl Head {
     }
 }
 
-type Parsed = Result<(SegmentId, SegmentBody), String>;
+/// One of the two SEGMENT blocks.
+enum Copy {
+    Valid((SegmentId, SegmentBody)),
+    /// Not whole.
+    Broken(String),
+    /// Not a block of this version, but perhaps one of another.
+    OtherMagic(ReadError),
+    /// A whole block, of another version of the format.
+    OtherMajor(ReadError),
+}
 
-/// One copy: the outer error is "another version", the inner one "not whole".
-fn parse(offset: u64, block: &[u8]) -> Result<Parsed, ReadError> {
+impl Copy {
+    /// What is wrong with it, should the other one be good.
+    fn fault(&self) -> Option<CopyFault> {
+        match self {
+            Copy::Valid(..) => None,
+            Copy::Broken(why) => Some(CopyFault::Broken(why.clone())),
+            Copy::OtherMagic(_) => Some(CopyFault::Broken(BlockError::NoMagic.to_string())),
+            Copy::OtherMajor(_) => Some(CopyFault::Differs),
+        }
+    }
+}
+
+fn parse(offset: u64, block: &[u8]) -> Copy {
     if block.len() >= MAGIC.len() && block[..3] == MAGIC[..3] && block[3] != MAGIC[3] {
         let what = format!("format version {:?}", char::from(block[3]));
-        return Err(ReadError::Unsupported { offset, what });
+        return Copy::OtherMagic(ReadError::Unsupported { offset, what });
     }
-    let header = match Header::parse(block).and_then(|header| header.check_body(block).map(|()| header)) {
+    let header = match parse_block(block) {
         Ok(header) => header,
-        Err(BlockError::NoMagic) => return Ok(Err("no block begins here".into())),
-        Err(why) => return Ok(Err(why.to_string())),
+        Err(why) => return Copy::Broken(why.to_string()),
     };
     if header.block_type != BlockType::Segment {
-        return Ok(Err(format!("it is a {} block", header.block_type.name())));
+        return Copy::Broken(format!("it is a {} block", header.block_type.name()));
     }
-    let start = usize::from(header.header_len);
-    match SegmentBody::parse(&block[start..start + header.body_len as usize]) {
-        Ok(body) => Ok(Ok((header.segment_id, body))),
+    match SegmentBody::parse(header.body(block)) {
+        Ok(body) => Copy::Valid((header.segment_id, body)),
         Err(error) => match ReadError::of_body(offset, &error) {
-            unsupported @ ReadError::Unsupported { .. } => Err(unsupported),
-            _ => Ok(Err(error.to_string())),
+            unsupported @ ReadError::Unsupported { .. } => Copy::OtherMajor(unsupported),
+            _ => Copy::Broken(error.to_string()),
         },
     }
 }

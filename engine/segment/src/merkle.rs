@@ -1,8 +1,8 @@
 //! The Merkle tree over a segment's blocks, after RFC 6962 §2.1.
 //!
 //! A leaf is SHA-256(0x00 ‖ bytes), a node SHA-256(0x01 ‖ left ‖ right), the empty tree SHA-256 of nothing. The
-//! leaf of a CHUNK covers its header and extension only: the GCM tag and the CRC in it stand for the body against everyone who
-//! lacks the chunk's key. The leaf of any other block covers the whole block, padding included.
+//! leaf of a CHUNK covers its header and extension only: the GCM tag and the CRC in it stand for the body against everyone
+//! who lacks the chunk's key, and the hash in a hashed one's extension against everyone. The leaf of any other block covers the whole block, padding included.
 
 use crate::block::{BlockType, Header};
 use sha2::{Digest, Sha256};
@@ -148,21 +148,22 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_leaf_covers_its_header_and_any_other_leaf_its_whole_block() {
-        for (block_type, covered) in [
-            (BlockType::Chunk, 128),
-            (BlockType::Key, 4096),
-            (BlockType::Index, 4096),
+    fn a_chunk_leaf_covers_its_header_and_extension_and_any_other_leaf_its_whole_block() {
+        let header = |block_type| Header::new(block_type, Default::default(), 1, 100);
+        for (header, covered) in [
+            (header(BlockType::Chunk), 128),
+            (Header::hashed_chunk(Default::default(), 1, 100), 160),
+            (header(BlockType::Key), 4096),
+            (header(BlockType::Index), 4096),
         ] {
-            let header = Header::new(block_type, Default::default(), 1, 100);
             let mut block = vec![0; 4096];
             let leaf = leaf_of_block(&header, &block);
-            for at in [0, 127, 128, 4095] {
+            for at in [0, 127, 128, 159, 160, 4095] {
                 block[at] ^= 1;
                 assert_eq!(
                     leaf_of_block(&header, &block) != leaf,
                     at < covered,
-                    "{block_type:?} byte {at}"
+                    "{header:?} byte {at}"
                 );
                 block[at] ^= 1;
             }

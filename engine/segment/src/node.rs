@@ -78,8 +78,10 @@ impl NodePublic {
     /// False for lost blocks, which nobody signs.
     pub fn verify_tombstone(&self, body: &[u8], host_id: &SegmentId) -> bool {
         TombstoneBody::parse(body).is_ok_and(|tombstone| {
-            let message = TombstoneBody::signed_message(body, &self.id(), host_id);
-            matches!(tombstone.kind, TombstoneKind::Deleted(_)) && self.verify(&message, &tombstone.signature)
+            tombstone.kind != TombstoneKind::Lost && {
+                let message = TombstoneBody::signed_message(body, &self.id(), host_id);
+                self.verify(&message, &tombstone.signature)
+            }
         })
     }
 }

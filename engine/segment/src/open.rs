@@ -227,6 +227,12 @@ pub enum OpenError {
     /// The STREAM block commits to another key than the KEY entry gives.
     #[error("the stream's key is not the one its STREAM block commits to")]
     Commitment,
+    /// The hash in a hashed CHUNK's extension is not that of its body.
+    #[error("the CHUNK's body is not the one whose hash it carries")]
+    BodyHash,
+    /// The CHUNK's body was erased: only its header is left.
+    #[error("the CHUNK was erased")]
+    Erased,
     /// The ciphertext, or a header field that it authenticates, was changed.
     #[error("the {0} does not authenticate under its stream's key")]
     NotAuthentic(&'static str),
@@ -304,8 +310,12 @@ impl OpenStream {
             && header.stream_id == self.stream_id
     }
 
-    /// Opens one of its CHUNKs: `bytes` is the whole block, whose header and CRCs were checked.
+    /// Opens one of its CHUNKs: `bytes` is the whole block, whose header and CRCs were checked. The hash of a hashed one is checked
+    /// here.
     pub fn open_chunk(&self, header: &Header, mut bytes: Zeroizing<Vec<u8>>) -> Result<OpenChunk, OpenError> {
+        if !header.hash_fits(&bytes) {
+            return Err(OpenError::BodyHash);
+        }
         let head = self.check_chunk(header, &mut bytes)?;
         Ok(OpenChunk {
             head,
@@ -316,7 +326,7 @@ impl OpenStream {
         })
     }
 
-    /// Opens a CHUNK in place and parses it to its end. On failure not a byte of `block` was decrypted, or what was does not
+    /// Opens a CHUNK in place and parses it to its end, without a look at the hash of a hashed one. On failure not a byte of `block` was decrypted, or what was does not
     /// follow the format.
     pub fn check_chunk(&self, header: &Header, block: &mut [u8]) -> Result<ChunkHead, OpenError> {
         let opened = self.key.open_block(header, block);

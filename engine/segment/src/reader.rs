@@ -6,7 +6,7 @@
 
 use zeroize::Zeroizing;
 
-use crate::block::{BLOCK_ALIGN, BlockType, Header, MAX_BLOCK_LEN, SEGMENT_PREFIX_LEN, parse_block};
+use crate::block::{BLOCK_ALIGN, BlockType, Header, MAX_BLOCK_LEN, SEGMENT_PREFIX_LEN, Stored, parse_block};
 use crate::body::{
     ChunkRow, FOOTER_RECOVERED, FooterBody, IndexBody, IndexRows, KeyBody, KeyEntry, OriginBody, StreamRow,
 };
@@ -186,8 +186,7 @@ impl<S: Source> Segment<S> {
             .ok_or_else(|| wrong(offset, "the index is out of bounds"))?;
         let mut at = offset;
         while at < end {
-            let bytes = self.own_block(at, None)?;
-            let header = parse_block(&bytes).map_err(|error| wrong(at, &error.to_string()))?;
+            let (header, bytes) = self.own_block(at, None)?;
             if header.block_type != BlockType::Index {
                 return Err(wrong(at, "it is not an INDEX block"));
             }
@@ -225,8 +224,23 @@ impl<S: Source> Segment<S> {
         Ok(())
     }
 
-    /// A whole block of this file's own at `offset`, with room for nothing else. `len` if it is known.
-    fn own_block(&self, offset: u64, len: Option<u32>) -> Result<Zeroizing<Vec<u8>>, ReadError> {
+    /// A valid block at `offset`, with room for nothing else, which is whole unless it is a CHUNK. `len` if it is known.
+    fn own_block(&self, offset: u64, len: Option<u32>) -> Result<(Header, Zeroizing<Vec<u8>>), ReadError> {
+        let (header, stored, bytes) = self.valid_block(offset, len)?;
+        match stored {
+            Stored::Whole => Ok((header, bytes)),
+            Stored::Erased => Err(ReadError::Damaged {
+                offset,
+                what: "it is an erased CHUNK".into(),
+            }),
+        }
+    }
+
+    fn valid_block(
+        &self,
+        offset: u64,
+        len: Option<u32>,
+    ) -> Result<(Header, Stored, Zeroizing<Vec<u8>>), ReadError> {
         let wrong = |what: String| ReadError::Damaged { offset, what };
         let len = len.map_or(ALIGN, u64::from).clamp(ALIGN, MAX_BLOCK_LEN as u64);
         let inside = |len: u64| {
@@ -249,17 +263,19 @@ impl<S: Source> Segment<S> {
             bytes = Zeroizing::new(vec![0; total_len as usize]);
             read_naming_the_page(&self.source, offset, &mut bytes)?;
         }
-        parse_block(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let stored = header
+            .check_body(&bytes)
+            .map_err(|error| wrong(error.to_string()))?;
         bytes.truncate(total_len as usize);
-        Ok(bytes)
+        Ok((header, stored, bytes))
     }
 
     /// KEY entries by their segment of origin.
     fn key_entries(&self) -> Result<Vec<(Origin, Vec<KeyEntry>)>, ReadError> {
         let mut groups: Vec<(Origin, Vec<KeyEntry>)> = Vec::new();
         for row in &self.tables.keys {
-            let bytes = self.own_block(row.offset, Some(row.total_len))?;
-            let (offset, header) = (row.offset, Header::parse(&bytes).expect("own_block parsed it"));
+            let offset = row.offset;
+            let (header, bytes) = self.own_block(offset, Some(row.total_len))?;
             let damaged = |what: &str| ReadError::Damaged {
                 offset,
                 what: what.into(),
@@ -338,8 +354,7 @@ impl<S: Source> Segment<S> {
         secrets: &[(SegmentId, Vec<Unlocked>)],
     ) -> Result<Option<Result<OpenStream, StreamError>>, ReadError> {
         let offset = row.offset;
-        let bytes = self.own_block(offset, None)?;
-        let header = Header::parse(&bytes).expect("own_block parsed it");
+        let (header, bytes) = self.own_block(offset, None)?;
         let known = self.origin_of(header.segment_id).is_some();
         if !known || (header.block_type, header.stream_id) != (BlockType::Stream, row.stream_id) {
             let what = "the index says it is another STREAM block".into();
@@ -349,6 +364,7 @@ impl<S: Source> Segment<S> {
             offset,
             header,
             bytes: &bytes,
+            stored: Stored::Whole,
         };
         let here = secrets.iter().filter(|(origin, _)| *origin == header.segment_id);
         let opened = here
@@ -429,13 +445,15 @@ impl<S: Source> Segment<S> {
     /// Reads and opens the chunk that `row` leads to.
     pub fn read_chunk(&self, stream: &OpenStream, row: &ChunkRow) -> Result<OpenChunk, StreamError> {
         let offset = row.offset;
-        let bytes = self.own_block(offset, Some(row.total_len))?;
-        let header = Header::parse(&bytes).expect("own_block parsed it");
+        let (header, stored, bytes) = self.valid_block(offset, Some(row.total_len))?;
         if !stream.owns(&header) || header.stream_seq != row.stream_seq || header.block_no != row.block_no {
             let what = "the index says it is another CHUNK block".into();
             return Err(ReadError::Damaged { offset, what }.into());
         }
-        let opened = stream.open_chunk(&header, bytes);
+        let opened = match stored {
+            Stored::Whole => stream.open_chunk(&header, bytes),
+            Stored::Erased => Err(OpenError::Erased),
+        };
         opened.map_err(|why| StreamError::Open { offset, why })
     }
 

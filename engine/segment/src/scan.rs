@@ -8,7 +8,7 @@
 
 use std::io;
 
-use crate::block::{BLOCK_ALIGN, BlockError, BlockType, Header, MAX_BLOCK_LEN, SEGMENT_PREFIX_LEN};
+use crate::block::{BLOCK_ALIGN, BlockError, BlockType, Header, MAX_BLOCK_LEN, SEGMENT_PREFIX_LEN, Stored};
 use crate::body::{BodyError, OriginBody};
 use crate::ids::SegmentId;
 use crate::layout::all_zero;
@@ -88,12 +88,19 @@ pub struct Block<'a> {
     pub header: Header,
     /// All its bytes, from header to padding.
     pub bytes: &'a [u8],
+    /// Whether its body is there. That of an erased CHUNK is not.
+    pub stored: Stored,
 }
 
 impl<'a> Block<'a> {
     /// Where the next block stands.
     pub fn end(&self) -> u64 {
         self.offset + u64::from(self.header.total_len)
+    }
+
+    /// A CHUNK whose body was given back to the disk.
+    pub fn is_erased(&self) -> bool {
+        self.stored == Stored::Erased
     }
 
     /// The body as stored.
@@ -185,11 +192,11 @@ pub struct Scanner<S> {
     origins: Vec<OriginBody>,
     at: u64,
     /// The block at `at`, judged when the gap before it ended.
-    judged: Option<Header>,
+    judged: Option<(Header, Stored)>,
 }
 
 enum Verdict {
-    Accepted(Header),
+    Accepted(Header, Stored),
     Rejected(GapReason, Option<Header>),
 }
 
@@ -212,20 +219,20 @@ impl<S: Source> Scanner<S> {
 
     /// The next block or gap; `None` at the end.
     pub fn next_item(&mut self) -> Result<Option<Item<'_>>, ReadError> {
-        if let Some(header) = self.judged.take() {
-            return self.take(header).map(Some);
+        if let Some((header, stored)) = self.judged.take() {
+            return self.take(header, stored).map(Some);
         }
         if self.at >= self.window.len() {
             return Ok(None);
         }
         match self.judge()? {
-            Verdict::Accepted(header) => self.take(header).map(Some),
+            Verdict::Accepted(header, stored) => self.take(header, stored).map(Some),
             Verdict::Rejected(reason, header) => self.gap(reason, header).map(|gap| Some(Item::Gap(gap))),
         }
     }
 
     /// Hands out the block at `at` and steps over it.
-    fn take(&mut self, header: Header) -> Result<Item<'_>, ReadError> {
+    fn take(&mut self, header: Header, stored: Stored) -> Result<Item<'_>, ReadError> {
         let offset = self.at;
         self.at += u64::from(header.total_len);
         let bytes = self.window.bytes(offset, header.total_len as usize)?;
@@ -233,6 +240,7 @@ impl<S: Source> Scanner<S> {
             offset,
             header,
             bytes,
+            stored,
         };
         if header.block_type == BlockType::Origin
             && let Ok(origin) = OriginBody::parse(block.body())
@@ -253,8 +261,8 @@ impl<S: Source> Scanner<S> {
         let mut verdict = Verdict::Rejected(reason, header);
         loop {
             match verdict {
-                Verdict::Accepted(header) => {
-                    self.judged = Some(header);
+                Verdict::Accepted(header, stored) => {
+                    self.judged = Some((header, stored));
                     return Ok(gap);
                 }
                 Verdict::Rejected(reason, header) => gap.add(self.step(reason), reason, header),
@@ -301,8 +309,8 @@ impl<S: Source> Scanner<S> {
         let block = self.window.bytes(self.at, needed)?;
         Ok(match header.check_body(block) {
             Err(error) => Verdict::Rejected(GapReason::Broken(error), Some(header)),
-            Ok(()) => match self.accept(&header) {
-                None => Verdict::Accepted(header),
+            Ok(stored) => match self.accept(&header) {
+                None => Verdict::Accepted(header, stored),
                 Some(reason) => Verdict::Rejected(reason, Some(header)),
             },
         })

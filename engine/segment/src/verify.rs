@@ -8,16 +8,20 @@
 
 mod chain;
 mod closing;
+mod erasure;
 mod finding;
 mod index;
 mod owner;
 mod recipients;
 pub(crate) mod survey;
+mod what;
 
 pub use chain::{ChainFinding, Chains, Member};
-pub use finding::{Finding, Findings, Severity, What};
+pub use erasure::Erasures;
+pub use finding::{Finding, Findings, Severity};
 pub use owner::OwnStream;
 pub use survey::Counts;
+pub use what::What;
 
 use crate::body::{FOOTER_SIGNED, FooterBody, StreamRow};
 use crate::head::Head;
@@ -27,6 +31,7 @@ use crate::open::Keyring;
 use crate::reader::State;
 use crate::scan::ReadError;
 use crate::source::Source;
+use erasure::Erased;
 use owner::Owner;
 use survey::{Survey, survey};
 
@@ -65,6 +70,7 @@ pub struct Report {
     pub findings: Findings,
     /// What it tells of other segments.
     pub member: Member,
+    erased: Erased,
 }
 
 impl Report {
@@ -89,6 +95,22 @@ impl Report {
         };
         self.findings.push(Finding::new(0, 0, what));
     }
+
+    /// Chunks whose bodies were erased.
+    pub fn erased_chunks(&self) -> u64 {
+        self.erased.slots.values().map(|slot| slot.chunks).sum()
+    }
+
+    /// Looks again at the erased chunks, with what other segments state: those of a slot that `stated` names are a note now, and no
+    /// damage. [`verify`] itself has asked the segment's own tombstones only; [`Chains::erasures`] has those of many.
+    pub fn settle(&mut self, stated: &Erasures) {
+        for (&(origin, slot), chunks) in &mut self.erased.slots {
+            if !chunks.stated && stated.is_stated(chunks.node_id, origin, slot) {
+                chunks.stated = true;
+                self.findings.settle_erased(origin, slot, chunks.chunks);
+            }
+        }
+    }
 }
 
 /// Checks one segment; with `keyring` also opens everything of its identity. `progress` is told how many bytes are done, often.
@@ -100,10 +122,15 @@ pub fn verify<S: Source>(
     let survey = survey(source, keyring.map(Owner::new), &mut |reached, _| {
         progress(reached)
     })?;
-    Ok(survey.into_report())
+    let stated = survey.erasures.clone();
+    let mut report = survey.into_report();
+    report.findings.add_erased(&report.erased);
+    report.settle(&stated);
+    Ok(report)
 }
 
 impl Survey<'_> {
+    /// Erased chunks are no finding here: only who reads several segments can judge them.
     pub(crate) fn into_report(mut self) -> Report {
         let own_streams = self.owner.take().map_or_else(Vec::new, Owner::into_streams);
         let (leaf_count, root) = (self.tree.leaf_count(), self.tree.root());
@@ -123,6 +150,7 @@ impl Survey<'_> {
             streams: self.tables.streams,
             own_streams,
             findings: self.findings,
+            erased: self.erased,
             head: self.head,
         }
     }

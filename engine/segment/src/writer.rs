@@ -15,15 +15,15 @@ mod tests;
 pub use tables::{NO_STREAM_ROW, Tables};
 
 use crate::block::{
-    BLOCK_ALIGN, BlockType, HEADER_LEN, Header, MAX_BLOCK_LEN, SEGMENT_PREFIX_LEN, STREAM_HEADER_LEN,
-    encode_block,
+    BLOCK_ALIGN, BlockType, HASHED_HEADER_LEN, HEADER_LEN, Header, MAX_BLOCK_LEN, SEGMENT_PREFIX_LEN,
+    STREAM_HEADER_LEN, encode_block,
 };
 use crate::body::index::{Row, encode_rows};
 use crate::body::key::encode_entries;
 use crate::body::{
-    ChainHead, CheckpointBody, ChunkHead, DeletedSegment, FOOTER_RECOVERED, FOOTER_SEALED, FooterBody,
-    IndexBody, KeyBody, KeyEntry, OriginBody, SCOPE_CUSTOMER, SegmentBody, StreamInfo, TombstoneBody,
-    TombstoneKind,
+    COMPAT_COMPACTED, ChainHead, CheckpointBody, ChunkHead, DeletedSegment, ErasedSlot, FOOTER_RECOVERED,
+    FOOTER_SEALED, FooterBody, INCOMPAT_ERASABLE, INCOMPAT_STRONG_LEAF, IndexBody, KeyBody, KeyEntry,
+    OriginBody, SCOPE_CUSTOMER, SegmentBody, StreamInfo, TombstoneBody, TombstoneKind,
 };
 use crate::cipher::SealKey;
 use crate::ids::{RunId, SegmentId, StreamId};
@@ -35,10 +35,21 @@ use std::collections::HashMap;
 pub const MAX_KEY_ENTRIES: usize = (MAX_BLOCK_LEN - HEADER_LEN - KeyBody::HEAD_LEN) / 1256;
 /// Chain heads that one CHECKPOINT holds: (1 MiB − 128 − 160) ÷ 96.
 pub const MAX_HEADS: usize = (MAX_BLOCK_LEN - HEADER_LEN - CheckpointBody::LEN) / ChainHead::LEN;
-/// Deleted segments that one TOMBSTONE names: (1 MiB − 128 − 80) ÷ 80.
+/// Deleted segments, or erased slots, that one TOMBSTONE names: (1 MiB − 128 − 80) ÷ 80.
 pub const MAX_DELETIONS: usize = (MAX_BLOCK_LEN - HEADER_LEN - TombstoneBody::LEN) / DeletedSegment::LEN;
 
 const _: () = assert!(MAX_KEY_ENTRIES == 834 && MAX_HEADS == 10_919 && MAX_DELETIONS == 13_104);
+
+/// What of the format's options a segment uses. By default none: its bytes are then those of a format without them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Features {
+    /// KEY entries may be erasable: [`INCOMPAT_ERASABLE`].
+    pub erasable: bool,
+    /// Every CHUNK carries the hash of its body: [`INCOMPAT_STRONG_LEAF`].
+    pub strong_leaf: bool,
+    /// It is gathered from closed segments: [`COMPAT_COMPACTED`].
+    pub compacted: bool,
+}
 
 /// Who begins which segment, and after which one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +63,7 @@ pub struct SegmentParams {
     pub prev: SegmentId,
     pub chain_seq: u64,
     pub created_s: u64,
+    pub features: Features,
 }
 
 /// Where a block belongs, and what it is called.
@@ -69,7 +81,7 @@ pub struct Placed {
 pub struct ChunkPlan {
     /// Its stream, as [`SegmentWriter::add_stream`] numbered it.
     pub row: u32,
-    /// Bytes of plaintext in the buffer, from its byte 128 on.
+    /// Bytes of plaintext in the buffer, from [`SegmentWriter::chunk_body_at`] on.
     pub body_len: usize,
     /// Arrival of its first and last packet, whole seconds since 1970.
     pub first_s: u64,
@@ -133,6 +145,7 @@ pub struct Finished {
 
 pub struct SegmentWriter {
     segment_id: SegmentId,
+    features: Features,
     next_offset: u64,
     next_block_no: u64,
     /// The last watermark that the caller told, for blocks that come without one.
@@ -146,12 +159,15 @@ pub struct SegmentWriter {
 impl SegmentWriter {
     /// Begins a segment: returns its first 8192 bytes, SEGMENT and its copy.
     pub fn new(params: SegmentParams) -> (Self, Vec<u8>) {
+        let features = params.features;
+        let bit = |bit, set| if set { bit } else { 0 };
         let body = SegmentBody {
             minor: 0,
             shard: params.shard,
-            incompat: 0,
+            incompat: bit(INCOMPAT_ERASABLE, features.erasable)
+                | bit(INCOMPAT_STRONG_LEAF, features.strong_leaf),
             ro_compat: 0,
-            compat: 0,
+            compat: bit(COMPAT_COMPACTED, features.compacted),
             run_id: params.run_id,
             prev_segment_id: params.prev,
             chain_seq: params.chain_seq,
@@ -159,6 +175,7 @@ impl SegmentWriter {
             node_key: params.node.0,
         };
         let mut writer = Self::adopting(params.segment_id);
+        writer.features = features;
         let (_, block) = writer.append(BlockType::Segment, &body.encode());
         writer.next_offset = SEGMENT_PREFIX_LEN as u64;
         (writer, block.repeat(2))
@@ -169,6 +186,7 @@ impl SegmentWriter {
     pub fn adopting(segment_id: SegmentId) -> Self {
         SegmentWriter {
             segment_id,
+            features: Features::default(),
             next_offset: 0,
             next_block_no: 0,
             durable_4k: 0,
@@ -185,8 +203,12 @@ impl SegmentWriter {
     }
 
     /// Appends one KEY block in the given order: shuffle them before. It takes up to [`MAX_KEY_ENTRIES`] entries, more of those with
-    /// P-256. Panics if they exceed 1 MiB.
+    /// P-256. Panics if they exceed 1 MiB, or if one is erasable and the segment is not.
     pub fn add_keys(&mut self, entries: &[KeyEntry], durable_4k: u32) -> (Placed, Vec<u8>) {
+        assert!(
+            self.features.erasable || !entries.iter().any(|entry| entry.erasable),
+            "a segment with erasable entries says so"
+        );
         self.durable_4k = durable_4k;
         for entry in entries.iter().filter(|entry| entry.scope == SCOPE_CUSTOMER) {
             self.slots.entry(entry.slot).or_insert((entry.n, 0)).1 += 1;
@@ -225,8 +247,16 @@ impl SegmentWriter {
         (row, self.place(&header, &block), block)
     }
 
-    /// Seals a chunk in place: `buf[128..128 + body_len]` is its plaintext on entry, `buf[..total_len]` the
-    /// finished block on return, padding zeroed. `key` is the one its stream was added with.
+    /// Where the plaintext of a chunk begins in its buffer: at 128, with [`Features::strong_leaf`] at 160.
+    pub fn chunk_body_at(&self) -> usize {
+        match self.features.strong_leaf {
+            true => HASHED_HEADER_LEN,
+            false => HEADER_LEN,
+        }
+    }
+
+    /// Seals a chunk in place: `body_len` bytes from [`SegmentWriter::chunk_body_at`] on are its plaintext on entry,
+    /// `buf[..total_len]` the finished block on return, padding zeroed. `key` is the one its stream was added with.
     ///
     /// Does not allocate within what [`SegmentWriter::reserve`] made room for. Panics if the block does not fit
     /// `buf`, or has no such stream.
@@ -241,7 +271,7 @@ impl SegmentWriter {
             stream_seq,
             first_arrival_s: plan.first_s,
             last_arrival_s: plan.last_s,
-            ..self.header(BlockType::Chunk, plan.body_len)
+            ..self.chunk_header(plan.body_len)
         };
         key.seal_block(&mut header, buf);
         self.tree.push(leaf_of_block(&header, buf));
@@ -274,14 +304,23 @@ impl SegmentWriter {
         self.append(BlockType::Checkpoint, &body.encode())
     }
 
-    /// Appends a signed list of segments deleted by policy, up to [`MAX_DELETIONS`].
+    /// Appends a signed list of segments that the node deleted, up to [`MAX_DELETIONS`].
     pub fn tombstone(
         &mut self,
         node: &NodeKey,
         deleted: &[DeletedSegment],
         time_s: u64,
     ) -> (Placed, Vec<u8>) {
-        let kind = TombstoneKind::Deleted(deleted.to_vec());
+        self.signed_tombstone(node, TombstoneKind::Deleted(deleted.to_vec()), time_s)
+    }
+
+    /// Appends a signed list of slots whose CHUNK bodies the node erased, up to [`MAX_DELETIONS`]. It stands in a segment written later
+    /// than those.
+    pub fn erasure(&mut self, node: &NodeKey, erased: &[ErasedSlot], time_s: u64) -> (Placed, Vec<u8>) {
+        self.signed_tombstone(node, TombstoneKind::Erased(erased.to_vec()), time_s)
+    }
+
+    fn signed_tombstone(&mut self, node: &NodeKey, kind: TombstoneKind, time_s: u64) -> (Placed, Vec<u8>) {
         let mut body = TombstoneBody {
             kind,
             time_s,
@@ -429,6 +468,16 @@ impl SegmentWriter {
         Header {
             durable_4k: self.durable_4k,
             ..Header::new(block_type, self.segment_id, self.next_block_no, body_len)
+        }
+    }
+
+    fn chunk_header(&self, body_len: usize) -> Header {
+        if !self.features.strong_leaf {
+            return self.header(BlockType::Chunk, body_len);
+        }
+        Header {
+            durable_4k: self.durable_4k,
+            ..Header::hashed_chunk(self.segment_id, self.next_block_no, body_len)
         }
     }
 

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use harborseal_segment::block::{BlockType, HEADER_LEN, Header, parse_block};
+use harborseal_segment::block::{BlockType, HEADER_LEN, Header, Stored, parse_block};
 use harborseal_segment::open::Keyring;
 use harborseal_segment::reader::{Segment, State};
 use harborseal_segment::recover::{Plan, plan};
@@ -101,11 +101,15 @@ fn a_chunk_forged_under_the_same_crc_and_tag_opens_for_nobody() {
         let place = 8 * (at + HEADER_LEN) + bit;
         forged[place / 8] ^= 1 << (place % 8);
     }
-    assert_eq!(header.check_body(&forged[at..]), Ok(()), "the CRC cannot tell");
+    assert_eq!(
+        header.check_body(&forged[at..]),
+        Ok(Stored::Whole),
+        "the CRC cannot tell"
+    );
     let blind = verify(&&forged[..], None, |_| ()).expect("readable");
     assert!(
         blind.is_clean(),
-        "without a key it passes: the leaf is the header's alone, and STRONG_LEAF is reserved"
+        "without a key it passes: the leaf is the header's alone, unless the segment has STRONG_LEAF"
     );
     let mut keyring = Keyring::new(alice());
     let seen = verify(&&forged[..], Some(&mut keyring), |_| ()).expect("readable");

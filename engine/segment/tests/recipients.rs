@@ -52,7 +52,9 @@ fn grant() -> KeyEntry {
 
 /// A segment with each list of entries in a KEY block of its own, then the streams of Alice's cameras, each with a chunk.
 fn segment(blocks: &[&[KeyEntry]]) -> Vec<u8> {
-    let mut recording = Recording::bare(params(0), 0);
+    let mut params = params(0);
+    params.features.erasable = true;
+    let mut recording = Recording::bare(params, 0);
     for entries in blocks {
         let written = recording.writer.add_keys(entries, 0);
         recording.put(written);

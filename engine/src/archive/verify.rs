@@ -165,6 +165,10 @@ impl Check {
         for checked in self.files.values() {
             chains.add(checked.report.member.clone());
         }
+        let erasures = chains.erasures();
+        for checked in self.files.values_mut() {
+            checked.report.settle(&erasures);
+        }
         self.between = chains.check(complete, &|id| self.is_elsewhere(id));
         self.chains = chains;
     }

@@ -15,7 +15,7 @@ use harborseal_segment::ids::{RunId, SegmentId, StreamId};
 use harborseal_segment::keys::{Hint, SegmentSecret, StreamKeys, Wrap, wrap};
 use harborseal_segment::node::NodeKey;
 use harborseal_segment::random::CryptoRng;
-use harborseal_segment::writer::{Placed, SegmentParams, SegmentWriter};
+use harborseal_segment::writer::{Features, Placed, SegmentParams, SegmentWriter};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
@@ -130,6 +130,7 @@ pub fn prepare(
         prev: order.prev.unwrap_or(SegmentId::ZERO),
         chain_seq: order.chain_seq,
         created_s,
+        features: Features::default(),
     };
     let (mut writer, head) = SegmentWriter::new(params);
     // Three KEY entries or one STREAM block fit a 4 KiB block: reserved at once, for growing by doubling would take twice as much.

@@ -20,12 +20,14 @@ layout! {
     96 32 NODE_KEY,
 }
 
-/// Chunk keys take an erasure key too. Defined, not yet written or read.
+/// A KEY entry of the file is erasable.
 pub const INCOMPAT_ERASABLE: u64 = 1;
-/// Merkle leaves of chunks cover their bodies too. Defined, not yet written or read.
+/// Every CHUNK first written to the file is hashed: Merkle leaves cover the bodies too.
 pub const INCOMPAT_STRONG_LEAF: u64 = 2;
+/// Gathered from closed segments, not recorded.
+pub const COMPAT_COMPACTED: u64 = 1;
 /// The bits that this version can read.
-const INCOMPAT_SUPPORTED: u64 = 0;
+const INCOMPAT_SUPPORTED: u64 = INCOMPAT_ERASABLE | INCOMPAT_STRONG_LEAF;
 
 const BLOCK: &str = "SEGMENT";
 
@@ -77,6 +79,21 @@ impl SegmentBody {
         put(&mut body, at::CREATED_S, &self.created_s.to_le_bytes());
         put(&mut body, at::NODE_KEY, &self.node_key);
         body
+    }
+
+    /// Some of its slots need E beside their KEY entries.
+    pub fn is_erasable(&self) -> bool {
+        self.incompat & INCOMPAT_ERASABLE != 0
+    }
+
+    /// The Merkle leaves of its own CHUNKs cover their bodies.
+    pub fn has_strong_leaves(&self) -> bool {
+        self.incompat & INCOMPAT_STRONG_LEAF != 0
+    }
+
+    /// It was gathered from closed segments.
+    pub fn is_compacted(&self) -> bool {
+        self.compat & COMPAT_COMPACTED != 0
     }
 
     /// Feature bits are parsed, not judged: ask [`SegmentBody::unsupported_incompat`].
@@ -166,13 +183,17 @@ mod tests {
     }
 
     #[test]
-    fn reserved_feature_bits_are_reported_as_unsupported() {
-        let erasable = SegmentBody {
-            incompat: INCOMPAT_ERASABLE,
-            ..segment()
+    fn feature_bits_beyond_those_of_this_version_are_unsupported() {
+        let parse = |incompat| {
+            let body = SegmentBody {
+                incompat,
+                ..segment()
+            };
+            SegmentBody::parse(&body.encode()).expect("parses")
         };
-        let parsed = SegmentBody::parse(&erasable.encode()).expect("parses");
-        assert_eq!(parsed.unsupported_incompat(), INCOMPAT_ERASABLE);
-        assert_eq!(segment().unsupported_incompat(), 0);
+        assert_eq!(parse(3).unsupported_incompat(), 0);
+        assert!(parse(1).is_erasable() && !parse(1).has_strong_leaves());
+        assert!(parse(2).has_strong_leaves() && !parse(2).is_erasable());
+        assert_eq!(parse(1 << 63 | 7).unsupported_incompat(), 1 << 63 | 4);
     }
 }

@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::finding::{Finding, Severity, What};
+use super::erasure::Erasures;
+use super::finding::{Finding, Severity};
 use super::owner::OwnStream;
 use super::survey::Survey;
+use super::what::What;
 use crate::body::{ChainHead, DeletedSegment, FOOTER_SIGNED, HEAD_FOOTER};
 use crate::ids::{NodeId, RunId, SegmentId, StreamId};
 use crate::merkle::Hash;
@@ -33,6 +35,7 @@ pub struct Member {
     prev_root: Option<Hash>,
     heads: Vec<ChainHead>,
     deleted: Vec<DeletedSegment>,
+    erasures: Erasures,
     /// Chunks of relocated streams, and of its own if it was not sealed: origin, stream, first stream_seq and the one after the last.
     spans: Vec<(SegmentId, StreamId, u64, u64)>,
     own_streams: Vec<OwnStream>,
@@ -62,6 +65,7 @@ impl Member {
             prev_root: survey.prev_root,
             heads: survey.heads.clone(),
             deleted: survey.deleted.clone(),
+            erasures: survey.erasures.clone(),
             spans: survey.streams.iter().filter_map(span).collect(),
             own_streams,
         }
@@ -75,6 +79,10 @@ impl Member {
     /// The node that wrote it.
     pub fn node_id(&self) -> NodeId {
         self.origin.node_id
+    }
+
+    fn chain_id(&self) -> ChainId {
+        (self.origin.run_id, self.origin.shard)
     }
 }
 
@@ -138,6 +146,15 @@ impl Chains {
         gone.collect()
     }
 
+    /// What their nodes say was erased, for [`Report::settle`](super::Report::settle).
+    pub fn erasures(&self) -> Erasures {
+        let mut erasures = Erasures::default();
+        for member in self.members.values() {
+            erasures.extend(&member.erasures);
+        }
+        erasures
+    }
+
     /// Checks all chains. `complete`: the given segments claim to be all there are, so that a missing beginning is missed;
     /// `elsewhere`: whether a segment that was not given is known to exist.
     pub fn check(&self, complete: bool, elsewhere: &dyn Fn(SegmentId) -> bool) -> Vec<ChainFinding> {
@@ -152,10 +169,7 @@ impl Chains {
         check.note_deletions();
         let mut chains: BTreeMap<ChainId, Vec<&Member>> = BTreeMap::new();
         for member in self.members.values() {
-            chains
-                .entry((member.origin.run_id, member.origin.shard))
-                .or_default()
-                .push(member);
+            chains.entry(member.chain_id()).or_default().push(member);
         }
         for chain in chains.values_mut() {
             // An unused segment was prepared for its place and not taken: it stands behind whatever took the place.

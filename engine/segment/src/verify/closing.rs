@@ -1,7 +1,8 @@
 //! The end of a survey: the FOOTER's figures, the index, and whether the gaps are damage.
 
-use super::finding::{Finding, What};
+use super::finding::Finding;
 use super::survey::{GAPS_KEPT, Survey, malformed};
+use super::what::What;
 use crate::block::{BLOCK_ALIGN, BlockType, HEADER_LEN, Header};
 use crate::body::{BodyError, FOOTER_RECOVERED, FOOTER_SIGNED, FooterBody, IndexBody, IndexRows};
 use crate::merkle::Hash;

@@ -1,13 +1,10 @@
-//! What a check can find. Each finding names its place, its kind and, where they are known, the streams it concerns.
+//! What a check found. Each finding names its place, its kind ([`What`]) and, where they are known, the streams it concerns.
 
 use std::fmt;
 
-use crate::block::BlockType;
-use crate::body::BodyError;
-use crate::head::CopyFault;
-use crate::ids::{NodeId, SegmentId, StreamId};
-use crate::open::OpenError;
-use crate::scan::GapReason;
+use super::erasure::Erased;
+use super::what::What;
+use crate::ids::{SegmentId, StreamId};
 
 /// Findings kept per segment. What is beyond is counted: a disk full of garbage must not fill the memory too.
 const KEPT: usize = 1000;
@@ -88,406 +85,19 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The kinds of finding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
-    /// One of the two SEGMENT blocks is broken, or they differ.
-    SegmentCopy(CopyFault),
-    /// No block where there must be one.
-    Gap(GapReason),
-    /// A hole of a repaired copy: what was here is lost, and a TOMBSTONE says so.
-    Lost,
-    /// A hole above the floor, left by a crash.
-    Hole,
-    /// Above the floor of an open segment: on its way to the disk, or never to come.
-    Unfinished,
-    /// Something of a later version of the format.
-    Unsupported(String),
-    /// Something of a later version that may be left out: skipped.
-    Skipped(BodyError),
-    /// A whole block whose body breaks the format.
-    Body(BodyError),
-    /// Block numbers that do not go on, without a hole that would explain it.
-    BlockNo {
-        /// The next number.
-        expected: u64,
-        /// What stands there.
-        found: u64,
-    },
-    /// A STREAM whose slot has no KEY entry for its customer before it.
-    KeyMissing {
-        /// The slot.
-        slot: u32,
-    },
-    /// The entries of a slot do not fit each other, or not all are there where a STREAM needs them.
-    Recipients {
-        /// The slot.
-        slot: u32,
-        /// What does not fit.
-        why: &'static str,
-    },
-    /// A CHUNK whose stream has no STREAM block before it.
-    StreamMissing,
-    /// A second STREAM block for a stream.
-    StreamRepeated,
-    /// A CHUNK in another slot than its stream.
-    SlotDiffers {
-        /// The stream's.
-        expected: u32,
-        /// The chunk's.
-        found: u32,
-    },
-    /// Chunks of a stream that are not here, without a hole that would explain it.
-    ChunksMissing {
-        /// The first missing stream_seq.
-        first: u64,
-        /// How many.
-        count: u64,
-    },
-    /// Chunks of a stream that went with a hole that is no damage.
-    ChunksLost {
-        /// The first missing stream_seq.
-        first: u64,
-        /// How many.
-        count: u64,
-    },
-    /// What another finding would be, were it not for a hole before the block.
-    WentWithHole(&'static str),
-    /// A chunk number that came before, or comes again.
-    SeqRepeated {
-        /// The next number.
-        expected: u64,
-        /// What stands there.
-        found: u64,
-    },
-    /// A block states a watermark beyond itself.
-    WatermarkAhead {
-        /// What it states, in bytes.
-        stated: u64,
-    },
-    /// A CHECKPOINT or FOOTER counts other leaves than there are before it.
-    LeafCount {
-        /// Which block states it.
-        by: BlockType,
-        /// What it states.
-        stated: u64,
-        /// Leaves before it.
-        found: u64,
-    },
-    /// The blocks before a CHECKPOINT or FOOTER do not hash to its root: one of them was changed, moved or exchanged.
-    Root {
-        /// Which block states it.
-        by: BlockType,
-    },
-    /// A signature is not the node's.
-    Signature {
-        /// On which block.
-        on: BlockType,
-    },
-    /// The footer is not signed: recovery ran without the node's key.
-    Unsigned {
-        /// Leaves that the last signed CHECKPOINT covers.
-        signed_leaf_count: u64,
-    },
-    /// A figure of the FOOTER is not what the scan found.
-    Footer {
-        /// Which.
-        field: &'static str,
-        /// What the FOOTER states.
-        stated: u64,
-        /// What was found.
-        found: u64,
-    },
-    /// The INDEX does not say what the scan found.
-    Index {
-        /// Which table.
-        table: &'static str,
-    },
-    /// Blocks behind the FOOTER.
-    AfterFooter,
-    /// The file was not cut after its FOOTER: a crash came between.
-    NotTruncated,
-    /// It has no FOOTER, and no process writes it: a crash left it so, or somebody cut it. Found by who knows about processes.
-    Unclosed,
-    /// Something of the given identity does not open.
-    Open(OpenError),
-    /// Chunks of a stream are missing, told by the sealed count that runs through all segments of a run.
-    ChunksSoFar {
-        /// The next count.
-        expected: u64,
-        /// What the chunk says.
-        found: u64,
-    },
-    /// Segments of a chain that are not here, and that no TOMBSTONE names.
-    SegmentsMissing {
-        /// The first missing chain_seq.
-        first: u64,
-        /// How many.
-        count: u64,
-        /// The last of them, where the next segment names it.
-        last: Option<SegmentId>,
-    },
-    /// The same, where nothing claimed that all were given.
-    SegmentsNotGiven {
-        /// The predecessor that was not given.
-        last: SegmentId,
-    },
-    /// Segments that the node itself deleted by its retention rules.
-    SegmentsDeleted {
-        /// The first deleted chain_seq that matters here.
-        first: u64,
-        /// How many.
-        count: u64,
-    },
-    /// A segment follows another one than stands before it in the chain.
-    PrevDiffers {
-        /// Which stands before it.
-        expected: SegmentId,
-        /// Which it names.
-        found: SegmentId,
-    },
-    /// Two segments claim the same place in a chain.
-    SamePlace {
-        /// The other one.
-        other: SegmentId,
-    },
-    /// The next segment, or a later run, states another final root: this one was changed or cut since it was closed.
-    RootSince {
-        /// The segment that states it.
-        stated_by: SegmentId,
-    },
-    /// The same, but the node itself closed it anew, by recovery, and signed that.
-    RepairedSince {
-        /// The segment that states the older root.
-        stated_by: SegmentId,
-    },
-    /// The last segment of an earlier chain, as a later run found it, is not here, and no TOMBSTONE names it.
-    HeadMissing {
-        /// The segment.
-        segment_id: SegmentId,
-    },
-    /// It is not the node that was expected: by who asks, or by the rest of its chain.
-    NodeDiffers {
-        /// The expected node.
-        expected: NodeId,
-    },
-    /// The expected node did not sign it to its end: recovery closed it without the node's key, or somebody passed for recovery.
-    NotAttested {
-        /// Leaves that the node's last signature covers.
-        signed_leaf_count: u64,
-        /// All of them.
-        leaf_count: u64,
-    },
-}
-
-impl What {
-    /// How much it matters.
-    pub fn severity(&self) -> Severity {
-        match self {
-            What::Unsupported(_) | What::Body(BodyError::Unsupported { .. }) => Severity::Unsupported,
-            What::Lost
-            | What::Hole
-            | What::Unfinished
-            | What::Skipped(_)
-            | What::ChunksLost { .. }
-            | What::WentWithHole(_)
-            | What::Unsigned { .. }
-            | What::NotTruncated
-            | What::SegmentsNotGiven { .. }
-            | What::SegmentsDeleted { .. }
-            | What::RepairedSince { .. }
-            | What::Open(OpenError::NeedsRelease) => Severity::Note,
-            _ => Severity::Damage,
-        }
-    }
-
-    /// The kind in JSON. Stable: scripts tell findings apart by it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            What::SegmentCopy(_) => "segment_copy",
-            What::Gap(GapReason::Zero) => "zeros",
-            What::Gap(GapReason::Broken(_)) => "broken_block",
-            What::Gap(GapReason::Foreign(_)) => "foreign_block",
-            What::Gap(GapReason::Misplaced(_)) => "misplaced_block",
-            What::Lost => "lost",
-            What::Hole => "hole",
-            What::Unfinished => "unfinished",
-            What::Unsupported(_) | What::Body(BodyError::Unsupported { .. }) => "unsupported",
-            What::Skipped(_) => "skipped",
-            What::Body(_) => "malformed_body",
-            What::BlockNo { .. } => "block_number",
-            What::KeyMissing { .. } => "key_missing",
-            What::Recipients { .. } => "recipients",
-            What::StreamMissing => "stream_missing",
-            What::StreamRepeated => "stream_repeated",
-            What::SlotDiffers { .. } => "slot_differs",
-            What::ChunksMissing { .. } => "chunks_missing",
-            What::ChunksLost { .. } => "chunks_lost",
-            What::WentWithHole(_) => "went_with_hole",
-            What::SeqRepeated { .. } => "stream_seq_repeated",
-            What::WatermarkAhead { .. } => "watermark_ahead",
-            What::LeafCount { .. } => "leaf_count",
-            What::Root { .. } => "root",
-            What::Signature { .. } => "signature",
-            What::Unsigned { .. } => "unsigned",
-            What::Footer { .. } => "footer",
-            What::Index { .. } => "index",
-            What::AfterFooter => "after_footer",
-            What::NotTruncated => "not_truncated",
-            What::Unclosed => "unclosed",
-            What::Open(OpenError::NeedsRelease) => "needs_release",
-            What::Open(OpenError::Commitment) => "commitment",
-            What::Open(OpenError::NotAuthentic(_)) => "not_authentic",
-            What::Open(_) => "malformed_plaintext",
-            What::ChunksSoFar { .. } => "chunks_so_far",
-            What::SegmentsMissing { .. } => "segments_missing",
-            What::SegmentsNotGiven { .. } => "segments_not_given",
-            What::SegmentsDeleted { .. } => "segments_deleted",
-            What::PrevDiffers { .. } => "previous_differs",
-            What::SamePlace { .. } => "same_place",
-            What::RootSince { .. } => "root_since",
-            What::RepairedSince { .. } => "repaired_since",
-            What::HeadMissing { .. } => "head_missing",
-            What::NodeDiffers { .. } => "node_differs",
-            What::NotAttested { .. } => "not_attested",
-        }
-    }
-}
-
-impl fmt::Display for What {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            What::SegmentCopy(fault) => write!(f, "SEGMENT: {fault}"),
-            What::Gap(reason) => reason.fmt(f),
-            What::Lost => f.write_str("lost: recovery found no whole block here"),
-            What::Hole => f.write_str("a hole that the crash left, nothing in it was durable"),
-            What::Unfinished => f.write_str("unfinished, nothing in it was durable yet"),
-            What::Unsupported(what) => write!(f, "unsupported: {what}"),
-            What::Skipped(error) | What::Body(error) => error.fmt(f),
-            What::BlockNo { expected, found } => {
-                write!(f, "block number {found} where {expected} should stand")
-            }
-            What::KeyMissing { slot } => {
-                write!(f, "no KEY entry for the customer of slot {slot} stands before it")
-            }
-            What::Recipients { slot, why } => write!(f, "recipients of slot {slot}: {why}"),
-            What::StreamMissing => f.write_str("a CHUNK without a STREAM block before it"),
-            What::StreamRepeated => f.write_str("a second STREAM block of one stream"),
-            What::SlotDiffers { expected, found } => {
-                write!(f, "slot {found} in a CHUNK of slot {expected}'s stream")
-            }
-            What::ChunksMissing { first, count } => {
-                let chunks = Count(*count, "chunk");
-                write!(f, "missing of the stream: {chunks}, from stream_seq {first} on")
-            }
-            What::ChunksLost { first, count } => {
-                let chunks = Count(*count, "chunk");
-                write!(
-                    f,
-                    "lost of the stream with a hole: {chunks}, from stream_seq {first} on"
-                )
-            }
-            What::WentWithHole(what) => write!(f, "{what}, because of a hole before it"),
-            What::SeqRepeated { expected, found } => {
-                write!(f, "stream_seq {found} where {expected} should stand")
-            }
-            What::WatermarkAhead { stated } => write!(f, "states the watermark {stated}, beyond itself"),
-            What::LeafCount { by, stated, found } => {
-                write!(
-                    f,
-                    "the {} counts {stated} leaves before it, and there are {found}",
-                    by.name()
-                )
-            }
-            What::Root { by } => write!(
-                f,
-                "the blocks before the {} do not hash to its root: one was changed, moved or exchanged",
-                by.name()
-            ),
-            What::Signature { on } => write!(f, "the {}'s signature is not the node's", on.name()),
-            What::Unsigned { signed_leaf_count } => write!(
-                f,
-                "closed by recovery without the node's key: its signatures cover the first {signed_leaf_count} blocks"
-            ),
-            What::Footer { field, stated, found } => {
-                write!(f, "the FOOTER states {field} {stated}, found {found}")
-            }
-            What::Index { table } => write!(f, "the index of {table} is not what the blocks say"),
-            What::AfterFooter => f.write_str("a block behind the FOOTER"),
-            What::NotTruncated => f.write_str("the file was not cut after its FOOTER"),
-            What::Unclosed => f.write_str(
-                "it is not closed and nobody writes it: a crash left it open, or its end was cut off",
-            ),
-            What::Open(error) => error.fmt(f),
-            What::ChunksSoFar { expected, found } => write!(
-                f,
-                "the chunk is number {found} of its stream in this run, and number {expected} was due"
-            ),
-            What::SegmentsMissing { first, count, last } => {
-                let segments = Count(*count, "segment");
-                write!(
-                    f,
-                    "missing before it: {segments}, from number {first} of the chain on"
-                )?;
-                match last {
-                    Some(id) => write!(f, "; the last is {id}"),
-                    None => Ok(()),
-                }
-            }
-            What::SegmentsNotGiven { last } => write!(f, "the segment before it, {last}, was not given"),
-            What::SegmentsDeleted { first, count } => {
-                let segments = Count(*count, "segment");
-                write!(
-                    f,
-                    "deleted by policy before it: {segments}, from number {first} of the chain on"
-                )
-            }
-            What::PrevDiffers { expected, found } => {
-                write!(
-                    f,
-                    "names {found} as the segment before it, where {expected} stands"
-                )
-            }
-            What::SamePlace { other } => write!(f, "claims the same place in the chain as {other}"),
-            What::RootSince { stated_by } => write!(
-                f,
-                "it was changed or cut since it was closed: segment {stated_by} states another root"
-            ),
-            What::RepairedSince { stated_by } => write!(
-                f,
-                "the node repaired it after damage: segment {stated_by} states the root before"
-            ),
-            What::HeadMissing { segment_id } => write!(
-                f,
-                "segment {segment_id}, the last of an earlier chain, is missing, and no TOMBSTONE names it"
-            ),
-            What::NodeDiffers { expected } => write!(f, "not written by the expected node {expected}"),
-            What::NotAttested {
-                signed_leaf_count,
-                leaf_count,
-            } => write!(
-                f,
-                "of its {leaf_count} blocks the expected node signed the first {signed_leaf_count}"
-            ),
-        }
-    }
-}
-
-/// A number of things, in English.
-struct Count(u64, &'static str);
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
-    }
-}
-
 /// The findings of one segment.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     kept: Vec<Finding>,
     /// Findings by severity, those not kept too.
     counts: [u64; 3],
+}
+
+fn severity_of_erased(stated: bool) -> Severity {
+    match stated {
+        true => Severity::Note,
+        false => Severity::Damage,
+    }
 }
 
 impl Findings {
@@ -508,6 +118,36 @@ impl Findings {
         debug_assert_eq!(left_out, 0, "one block has few findings");
         let room = KEPT - self.kept.len();
         self.kept.extend(other.kept.into_iter().take(room));
+    }
+
+    /// Takes chunks that were found erased, with what is known of each slot.
+    pub(super) fn add_erased(&mut self, erased: &Erased) {
+        for chunks in erased.slots.values() {
+            self.counts[severity_of_erased(chunks.stated) as usize] += chunks.chunks;
+        }
+        for &(offset, len, stream, (origin, slot)) in &erased.places {
+            let stated = erased.slots[&(origin, slot)].stated;
+            let what = match stated {
+                true => What::Erased { origin, slot },
+                false => What::ErasedUnstated { origin, slot },
+            };
+            if self.kept.len() < KEPT {
+                self.kept.push(Finding::new(offset, len, what).of_stream(stream));
+            }
+        }
+        self.sort();
+    }
+
+    /// Believes that `slot` of `origin` was erased on purpose: so many findings of damage are notes.
+    pub(super) fn settle_erased(&mut self, origin: SegmentId, slot: u32, chunks: u64) {
+        self.counts[severity_of_erased(false) as usize] -= chunks;
+        self.counts[severity_of_erased(true) as usize] += chunks;
+        for finding in &mut self.kept {
+            if finding.what == (What::ErasedUnstated { origin, slot }) {
+                finding.what = What::Erased { origin, slot };
+            }
+        }
+        self.sort();
     }
 
     /// Puts them in the order of offsets.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use zeroize::Zeroizing;
 
-use super::finding::What;
+use super::what::What;
 use crate::body::KeyEntry;
 use crate::ids::{SegmentId, StreamId};
 use crate::open::{Keyring, OpenError, OpenStream, Origin, Unlocked};

@@ -5,10 +5,12 @@
 
 use std::collections::HashMap;
 
-use super::finding::{Finding, Findings, What};
+use super::erasure::{Erased, Erasures};
+use super::finding::{Finding, Findings};
 use super::index::{ChunkRows, Span};
 use super::owner::Owner;
 use super::recipients::{Presence, Recipients};
+use super::what::What;
 use crate::block::{BlockType, Header};
 use crate::body::{
     BodyError, ChainHead, CheckpointBody, DeletedSegment, FOOTER_RECOVERED, FooterBody, KeyBody, KeyEntry,
@@ -69,6 +71,9 @@ pub(crate) struct Survey<'k> {
     pub(crate) prev_root: Option<Hash>,
     pub(crate) heads: Vec<ChainHead>,
     pub(crate) deleted: Vec<DeletedSegment>,
+    /// What its own tombstones say was erased.
+    pub(crate) erasures: Erasures,
+    pub(crate) erased: Erased,
     pub(super) spans: [Span; 3],
     pub(super) index_streams: Vec<StreamRow>,
     pub(super) index_keys: Vec<KeyRow>,
@@ -169,6 +174,8 @@ impl<'k> Survey<'k> {
             prev_root: None,
             heads: Vec::new(),
             deleted: Vec::new(),
+            erasures: Erasures::default(),
+            erased: Erased::default(),
             spans: [Span::default(); 3],
             index_streams: Vec::new(),
             index_keys: Vec::new(),
@@ -241,11 +248,17 @@ impl<'k> Survey<'k> {
             self.check_watermark(block, u64::from(block.header.durable_4k) * 4096);
         }
         self.hole_before = false;
+        if own && self.head.body.is_compacted() && block.header.block_type.is_sealed() {
+            self.find(block, What::NotGathered);
+        }
         match block.header.block_type {
             BlockType::Segment => unreachable!("the scanner accepts no SEGMENT block behind the head"),
             BlockType::Key => self.check_key(block),
             BlockType::Stream => self.check_stream(block, own),
-            BlockType::Chunk => self.check_chunk(block),
+            BlockType::Chunk => {
+                self.check_chunk_body(block, own);
+                self.check_chunk(block);
+            }
             BlockType::Checkpoint if own => self.check_checkpoint(block),
             BlockType::Tombstone if own => self.check_tombstone(block),
             BlockType::Origin => self.check_origin(block),
@@ -330,6 +343,10 @@ impl<'k> Survey<'k> {
         if let Some((slot, why)) = broken {
             self.find(block, What::Recipients { slot, why });
         }
+        if entries.iter().any(|entry| entry.erasable) && !self.head.body.is_erasable() {
+            let what = "an erasable KEY entry, and ERASABLE is not set";
+            self.find(block, What::FeatureUnstated { what });
+        }
     }
 
     fn check_stream(&mut self, block: &Block<'_>, own: bool) {
@@ -410,10 +427,32 @@ impl<'k> Survey<'k> {
         } else if found < expected {
             self.find(block, What::SeqRepeated { expected, found });
         }
-        if let Some(owner) = &mut self.owner
+        if block.is_erased() {
+            let origin = header.segment_id;
+            let node = self.origins.iter().find(|known| known.segment_id == origin);
+            let place = (block.offset, u64::from(header.total_len));
+            let slot = (origin, header.key_slot);
+            let node_id = node.expect("an accepted block has an origin").node_id;
+            self.erased.add(place, header.stream_id, slot, node_id);
+        } else if let Some(owner) = &mut self.owner
             && let Some(what) = owner.chunk(block)
         {
             self.find(block, what);
+        }
+    }
+
+    /// The hash of its body, and whether the file says that its chunks have one or not.
+    fn check_chunk_body(&mut self, block: &Block<'_>, own: bool) {
+        let (hashed, stated) = (block.header.is_hashed(), self.head.body.has_strong_leaves());
+        if hashed && !stated {
+            let what = "a hashed CHUNK, and STRONG_LEAF is not set";
+            self.find(block, What::FeatureUnstated { what });
+        } else if own && stated && !hashed {
+            let what = "a CHUNK without a hash, and STRONG_LEAF is set";
+            self.find(block, What::FeatureUnstated { what });
+        }
+        if !block.is_erased() && !block.header.hash_fits(block.bytes) {
+            self.find(block, What::BodyHash);
         }
     }
 
@@ -468,16 +507,15 @@ impl<'k> Survey<'k> {
                 self.next_no.insert(self.head.id, block.header.block_no);
                 self.find(block, What::Lost);
             }
-            TombstoneKind::Deleted(entries) => {
-                if self.node.verify_tombstone(block.body(), &self.head.id) {
-                    self.deleted.extend(entries);
-                } else {
-                    self.find(
-                        block,
-                        What::Signature {
-                            on: BlockType::Tombstone,
-                        },
-                    );
+            _ if !self.node.verify_tombstone(block.body(), &self.head.id) => {
+                let on = BlockType::Tombstone;
+                self.find(block, What::Signature { on });
+            }
+            TombstoneKind::Deleted(entries) => self.deleted.extend(entries),
+            TombstoneKind::Erased(entries) => {
+                for entry in entries {
+                    self.erasures
+                        .state(self.head.node_id, entry.segment_id, entry.slot);
                 }
             }
         }

@@ -26,6 +26,7 @@ fn params(segment_id: SegmentId) -> SegmentParams {
         prev: SegmentId([0x44; 16]),
         chain_seq: 5,
         created_s: BEGAN_S,
+        features: Default::default(),
     }
 }
 

@@ -4,7 +4,6 @@
 
 #![allow(dead_code)] // each test file uses its own part
 
-use harborseal_segment::block::HEADER_LEN;
 use harborseal_segment::body::{ChainHead, ChunkHead, DeletedSegment, StreamInfo};
 use harborseal_segment::cipher::{Backend, SealKey};
 use harborseal_segment::identity::Identity;
@@ -136,6 +135,18 @@ impl Recording {
         let secret = SegmentSecret::from_bytes([seed ^ self.n; 32]);
         let stream_id = StreamId([self.n << 4 | camera as u8 | 0x80; 16]);
         let keys = StreamKeys::derive(&self.writer.segment_id(), &secret, &stream_id);
+        self.add_stream_of(camera, name, stream_id, slot, &keys);
+    }
+
+    /// The same under given keys.
+    pub fn add_stream_of(
+        &mut self,
+        camera: usize,
+        name: &str,
+        stream_id: StreamId,
+        slot: u32,
+        keys: &StreamKeys,
+    ) {
         let info = StreamInfo {
             ssrc: 100 + camera as u32,
             media_index: 0,
@@ -158,7 +169,7 @@ impl Recording {
     pub fn chunk(&mut self, camera: usize, packets: &[Vec<u8>]) -> Placed {
         let mut buf = vec![0xEE; 64 * 1024];
         let at_s = BEGAN_S + 60 * u64::from(self.n) + self.so_far[camera];
-        let body = &mut buf[HEADER_LEN..];
+        let body = &mut buf[self.writer.chunk_body_at()..];
         ChunkHead {
             base_ns: at_s * 1_000_000_000,
             packet_count: packets.len() as u32,
@@ -238,6 +249,7 @@ pub fn params(n: u8) -> SegmentParams {
         },
         chain_seq: n.into(),
         created_s: BEGAN_S + 60 * u64::from(n),
+        features: Default::default(),
     }
 }
 

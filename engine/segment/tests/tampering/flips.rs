@@ -35,8 +35,6 @@ fn expected(lab: &Lab, file: &[u8], part: &Part, byte: usize) -> Expected {
     let fault = fault_of(file, part, byte);
     let place = |what| lab.damage(part, what);
     match part.header.block_type {
-        // The magic's last byte is the format's version.
-        BlockType::Segment if byte == 3 => Expected::Refused("unsupported", part.at as u64),
         BlockType::Segment => place(What::SegmentCopy(CopyFault::Broken(fault.to_string()))),
         BlockType::Footer => Expected::Unclosed,
         _ => place(What::Gap(GapReason::Broken(fault))),
