@@ -150,6 +150,11 @@ impl Recovery {
         match close_leftover(path, present, &self.node, pace) {
             Ok(Leftover::Written) if present.is_none() => Err(Later), // abandoned, and its file not let go yet
             Ok(Leftover::Written | Leftover::Deleted) => Ok(None),
+            Ok(Leftover::Empty(segment)) => {
+                // Retention will delete it in its turn, with a tombstone; a chain's end it is not.
+                self.tell(Note::Found(segment));
+                Ok(None)
+            }
             Ok(Leftover::Closed(closing)) => {
                 if closing.just_now {
                     self.say(Notice::Recovered {

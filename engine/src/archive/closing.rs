@@ -3,12 +3,12 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use harborseal_segment::body::{ChainHead, FOOTER_RECOVERED, FooterBody, HEAD_FOOTER, HEAD_RECOVERED};
 use harborseal_segment::head::Head;
-use harborseal_segment::ids::RunId;
+use harborseal_segment::ids::{RunId, SegmentId};
 use harborseal_segment::node::NodeKey;
 use harborseal_segment::reader::read_footer;
 use harborseal_segment::recover::{CloseTail, Plan, plan};
@@ -16,6 +16,7 @@ use harborseal_segment::source::Source;
 use harborseal_segment::verify::Report;
 
 use super::FileSource;
+use super::find::{self, FindError};
 use crate::log::catalog::ClosedSegment;
 use crate::uring::sys;
 
@@ -28,6 +29,8 @@ pub enum Leftover {
     Written,
     /// It was prepared and never used, and is deleted now.
     Deleted,
+    /// Nothing came to be durable in it, but a later segment names it as the one before: without it, that one would miss it.
+    Empty(ClosedSegment),
     /// It has its footer.
     Closed(Closing),
     /// What was durable in it is damaged. It is left as it is; `harborseal recover` makes a repaired copy.
@@ -77,6 +80,9 @@ pub fn close_leftover(
     }
     let now_s = sys::realtime_ns() / 1_000_000_000;
     match plan(&source, Some(node), now_s, progress).map_err(io::Error::other)? {
+        Plan::Unused(report) if is_named(path, report.head.id)? => {
+            Ok(Leftover::Empty(closing_of(path, &report, false)?.segment))
+        }
         Plan::Unused(_) => delete(path),
         Plan::AlreadyClosed(report) => Ok(Leftover::Closed(closing_of(path, &report, false)?)),
         Plan::CloseTail(tail) => {
@@ -173,6 +179,25 @@ fn closing_of(path: &Path, report: &Report, just_now: bool) -> io::Result<Closin
         },
         just_now,
     })
+}
+
+/// Whether another segment of the data folder says that `id` came before it. An unused segment is one of two: prepared as the next one
+/// and not needed; or taken into use, when the disk failed it or the power went, with its successor already there.
+fn is_named(path: &Path, id: SegmentId) -> io::Result<bool> {
+    let Some(segments) = path.ancestors().nth(2) else {
+        return Ok(false);
+    };
+    let found = find::segments(&[segments.to_owned()]).map_err(|FindError { path, why }| {
+        io::Error::new(why.kind(), format!("cannot list {}: {why}", path.display()))
+    })?;
+    let names_it = |other: &PathBuf| {
+        // One that cannot be read says nothing, and is for others to complain of.
+        let head = FileSource::open(other)
+            .ok()
+            .and_then(|source| Head::read(&source).ok());
+        head.is_some_and(|head| head.body.prev_segment_id == id)
+    };
+    Ok(found.segments.iter().any(names_it))
 }
 
 fn delete(path: &Path) -> io::Result<Leftover> {

@@ -65,12 +65,15 @@ class Set:
         gone = {(node, entry.run_id, entry.shard, entry.chain_seq) for node, entry in self._stated(DELETED)}
         gone_ids = {(node, entry.segment_id) for node, entry in self._stated(DELETED)}
         chains = {}
-        for number, report in self._read():
-            if not report.unused and not report.head.compat & layout.COMPACTED:
-                chains.setdefault((report.head.run_id, report.head.shard), []).append((report.head.chain_seq, number))
-        for members in chains.values():
-            members.sort()
-            self._chain(members, gone)
+        members = [(number, report) for number, report in self._read() if not report.head.compat & layout.COMPACTED]
+        # An unused segment gives way to any other at its place.
+        members.sort(key=lambda member: (member[1].head.chain_seq, member[1].unused, member[0]))
+        for number, report in members:
+            chain = chains.setdefault((report.head.run_id, report.head.shard), [])
+            if not (report.unused and chain and chain[-1][0] == report.head.chain_seq):
+                chain.append((report.head.chain_seq, number))
+        for chain in chains.values():
+            self._chain(chain, gone)
         for number, report in self._read():
             self._roots(report)
             self._heads(number, report, gone_ids)
