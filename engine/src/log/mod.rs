@@ -169,6 +169,7 @@ pub struct Log {
     extend_asked: bool,
     extend_retry_ns: u64,
     disk_full: bool,
+    disk_failing: bool,
     heads: Vec<ChainHead>,
     last_checkpoint_ns: u64,
     tombstones: VecDeque<(u64, Vec<DeletedSegment>)>,
@@ -198,6 +199,7 @@ impl Log {
             extend_asked: false,
             extend_retry_ns: 0,
             disk_full: false,
+            disk_failing: false,
             heads: Vec::new(),
             last_checkpoint_ns: 0,
             tombstones: VecDeque::new(),
@@ -244,6 +246,16 @@ impl Log {
     /// The next segment could not be prepared for lack of space.
     pub fn note_disk_full(&mut self) {
         self.disk_full = true;
+    }
+
+    /// The next segment could not be prepared for another reason: a failing or read-only file system.
+    pub fn note_disk_failing(&mut self) {
+        self.disk_failing = true;
+    }
+
+    /// Whether the last attempt to prepare a segment failed, and not for lack of space.
+    pub fn disk_failing(&self) -> bool {
+        self.disk_failing
     }
 
     /// Whether the disk last said that it is full.

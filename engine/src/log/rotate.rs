@@ -35,6 +35,7 @@ impl Log {
     /// A prepared segment arrived. Returns one it replaces, to be discarded.
     pub fn prepared(&mut self, prepared: Box<Prepared>) -> Option<Box<Prepared>> {
         self.disk_full = false; // there was space for this one
+        self.disk_failing = false;
         self.next.replace(prepared)
     }
 

@@ -315,8 +315,9 @@ impl Core {
     /// The keeper could not prepare a segment; it is asked again a little later.
     pub fn prepare_failed(&mut self, no_space: bool, now: Now) {
         self.order_out = false;
-        if no_space {
-            self.log.note_disk_full();
+        match no_space {
+            true => self.log.note_disk_full(),
+            false => self.log.note_disk_failing(),
         }
         self.order_after_ns = now.mono_ns + PREPARE_RETRY_NS;
     }

@@ -200,16 +200,7 @@ impl Core {
             self.enqueue(index, chunk, now);
         }
         if self.open[index as usize].is_none() && !self.open_chunk(index, arrival_ns, now) {
-            let full = self.log.disk_full();
-            return self.drop_packets(
-                index,
-                1,
-                if full {
-                    Reason::DiskFull
-                } else {
-                    Reason::PoolExhausted
-                },
-            );
+            return self.drop_packets(index, 1, self.why_no_buffer());
         }
         let open = &mut self.open[index as usize];
         let Some(chunk) = open.as_mut() else { return };
@@ -221,6 +212,15 @@ impl Core {
             && let Some(chunk) = open.take()
         {
             self.enqueue(index, chunk, now);
+        }
+    }
+
+    /// What the operator should look at: memory only where the disk takes what it is given.
+    fn why_no_buffer(&self) -> Reason {
+        match (self.log.disk_full(), self.log.disk_failing()) {
+            (true, _) => Reason::DiskFull,
+            (false, true) => Reason::DiskFailed,
+            (false, false) => Reason::PoolExhausted,
         }
     }
 
