@@ -18,7 +18,7 @@ pub trait Files {
 
     /// Seconds since 1970.
     fn now_s(&self) -> u64;
-    /// Creates the folder and its parents, unless they are there.
+    /// Creates the folder, unless it is there. Should its parent be missing too, that is made, durably.
     fn create_folder(&mut self, folder: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&mut self, folder: &Path) -> io::Result<()>;
@@ -58,7 +58,18 @@ impl Files for OsFiles {
     }
 
     fn create_folder(&mut self, folder: &Path) -> io::Result<()> {
-        fs::create_dir_all(folder)
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            // Somebody deleted DATA/segments under us.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(folder)?;
+                match folder.parent().and_then(Path::parent) {
+                    Some(home) => sys::sync_directory(home),
+                    None => Ok(()),
+                }
+            }
+            result => result,
+        }
     }
 
     fn sync_folder(&mut self, folder: &Path) -> io::Result<()> {

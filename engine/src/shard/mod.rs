@@ -11,10 +11,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::UdpSocket;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, Sender};
 use harborseal_segment::body::{ChainHead, DeletedSegment};
+use harborseal_segment::ids::SegmentId;
 
 use crate::ledger::{Snapshot, StreamLedger};
 use crate::log::catalog::Note;
@@ -118,7 +120,13 @@ struct Exits {
     port: ShardPort,
     janitor: Sender<Note>,
     shard: u16,
-    files: HashMap<Handle, Arc<File>>,
+    files: HashMap<Handle, OpenFile>,
+}
+
+/// A segment's file, for direct writes.
+struct OpenFile {
+    id: SegmentId,
+    file: Arc<File>,
 }
 
 impl Shard {
@@ -270,7 +278,8 @@ impl Shard {
             match completion {
                 Completion::Written(token, result) => log.written(token as u32, result, now),
                 Completion::Synced(handle, result) => {
-                    log.synced(Handle(handle as u32), result, pool, outside);
+                    let handle = Handle(handle as u32);
+                    log.synced(handle, outside.still_named(handle, result), pool, outside);
                 }
             }
         }
@@ -280,7 +289,8 @@ impl Shard {
         while let Ok(reply) = self.replies.try_recv() {
             match reply {
                 Reply::Prepared(prepared, file) => {
-                    self.outside.files.insert(prepared.handle, file);
+                    let id = prepared.origin.segment_id;
+                    self.outside.files.insert(prepared.handle, OpenFile { id, file });
                     self.core.prepared(prepared, &mut self.outside);
                 }
                 Reply::PrepareFailed(error) => self.core.prepare_failed(is_no_space(&error), now),
@@ -451,6 +461,23 @@ impl Exits {
     }
 }
 
+impl Exits {
+    /// The result of an fdatasync, and a failure where the file has lost its name meanwhile: the kernel keeps a deleted file going, but
+    /// what is only in it nobody will ever read, and so it is not durable. One fstat for each commit.
+    fn still_named(&self, handle: Handle, result: i32) -> i32 {
+        let open = self.files.get(&handle);
+        let Some(deleted) = open.filter(|open| open.file.metadata().is_ok_and(|about| about.nlink() == 0))
+        else {
+            return result;
+        };
+        self.trouble(format!(
+            "segment {} was deleted while it was being written; what was durable in it is gone, recording goes on in a new one",
+            deleted.id
+        ));
+        -rustix::io::Errno::NOENT.raw_os_error()
+    }
+}
+
 impl Outside for Exits {
     fn request(&mut self, request: Request) {
         // The keeper ends only after its shard; should it have died, the run ends with what is durable.
@@ -499,7 +526,7 @@ impl Disk for RingDisk<'_> {
         region: &Region,
         ranges: &[(usize, usize)],
     ) -> bool {
-        let Some(file) = self.outside.files.get(&segment) else {
+        let Some(OpenFile { file, .. }) = self.outside.files.get(&segment) else {
             return false;
         };
         let spans = ranges.iter().map(|&(offset, len)| Span { offset, len });
@@ -509,7 +536,7 @@ impl Disk for RingDisk<'_> {
     }
 
     fn sync(&mut self, segment: Handle) -> bool {
-        let Some(file) = self.outside.files.get(&segment) else {
+        let Some(OpenFile { file, .. }) = self.outside.files.get(&segment) else {
             return false;
         };
         self.ring.sync(file, u64::from(segment.0)).is_ok()
