@@ -37,6 +37,8 @@ impl Home {
             StartError::io(format!("cannot use {}", what.display()), error, remedy)
         };
         let (keys, segments) = (data.join("keys"), data.join("segments"));
+        // The folder's own name too, where it is made here: everything durable in it hangs on that.
+        let made_in = parents_of_missing(data);
         for (folder, mode) in [(data, 0o750), (&keys, 0o700), (&segments, 0o750)] {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -45,6 +47,9 @@ impl Home {
                 .map_err(|error| failed(folder, &error))?;
         }
         sys::sync_directory(data).map_err(|error| failed(data, &error))?;
+        for parent in made_in {
+            sys::sync_directory(&parent).map_err(|error| failed(&parent, &error))?;
+        }
         let path = data.join("lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -135,6 +140,20 @@ impl Home {
     }
 }
 
+/// The folders that will have a new name in them once `folder` and its parents are made.
+fn parents_of_missing(folder: &Path) -> Vec<PathBuf> {
+    let named = |folder: &&Path| !folder.as_os_str().is_empty();
+    folder
+        .ancestors()
+        .filter(named)
+        .take_while(|folder| !folder.exists())
+        .map(|missing| match missing.parent().filter(named) {
+            Some(parent) => parent.to_owned(),
+            None => PathBuf::from("."),
+        })
+        .collect()
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -173,6 +192,18 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(first.node_key().err().unwrap().remedy.contains("chmod 600"));
+    }
+
+    #[test]
+    fn a_folder_that_is_made_is_made_durable_up_to_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, inner) = (folder.path().to_owned(), folder.path().join("a/b"));
+        assert_eq!(parents_of_missing(&inner), [there.join("a"), there.clone()]);
+        assert!(parents_of_missing(&there).is_empty());
+        assert_eq!(
+            parents_of_missing(Path::new("no-such-folder")),
+            [PathBuf::from(".")]
+        );
     }
 
     #[test]
