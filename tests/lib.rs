@@ -6,6 +6,7 @@
 //! was awaited.
 
 pub mod harness;
+pub mod power_cut;
 // The one exception: here the engine's decisions are met from inside, in a world that is simulated.
 pub mod sim;
 #[path = "vectors/generate/mod.rs"]

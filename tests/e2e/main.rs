@@ -13,6 +13,7 @@ mod ledger;
 mod lifecycle;
 mod memory;
 mod plaintext;
+mod power_cut;
 mod reload;
 mod retention;
 mod shards;

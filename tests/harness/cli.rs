@@ -18,8 +18,8 @@ pub fn binary() -> PathBuf {
     path
 }
 
-/// `target/<profile>`.
-fn build_folder() -> PathBuf {
+/// `target/<profile>`, where this test was built.
+pub fn build_folder() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own file");
     test.ancestors()
         .nth(2)

@@ -14,8 +14,17 @@ pub fn have_root(test: &str, reason: &str) -> bool {
 
 /// Lists a test as skipped.
 pub fn skip(test: &str, reason: &str) {
-    let line = format!("{test}: {reason}\n");
-    eprint!("skipped: {line}");
+    list("skipped", test, reason);
+}
+
+/// Lists a test as not run: what it needs is nothing that `tests/run` could have put there. The one kind of skip that is no failure.
+pub fn not_run(test: &str, reason: &str) {
+    list("not run", test, reason);
+}
+
+fn list(what: &str, test: &str, reason: &str) {
+    let line = format!("{what}: {test}: {reason}\n");
+    eprint!("{line}");
     if let Some(path) = std::env::var_os("HARBORSEAL_SKIPS") {
         let mut list = std::fs::OpenOptions::new()
             .append(true)
