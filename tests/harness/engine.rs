@@ -67,6 +67,29 @@ impl Engine {
         Engine { child, ear }
     }
 
+    /// Waits until it is ready, or has ended instead: then false.
+    #[track_caller]
+    pub fn becomes_ready(&self) -> bool {
+        let until = Instant::now() + BOUND;
+        let mut said = self.ear.said.lock().expect("no reader panics");
+        loop {
+            if said.events.iter().any(|event| event["event"] == "ready") {
+                return true;
+            }
+            if said.streams_open == 0 {
+                return false;
+            }
+            assert!(Instant::now() < until, "neither ready nor ended");
+            let soon = Duration::from_millis(100);
+            said = self
+                .ear
+                .changed
+                .wait_timeout(said, soon)
+                .expect("no reader panics")
+                .0;
+        }
+    }
+
     /// The process.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -148,6 +171,13 @@ impl Engine {
         self.wait_for_progress(&format!("{packets} stored packets"), |p| {
             count(p, "stored") >= packets
         });
+    }
+
+    /// A count of the newest figures.
+    pub fn newest(&self, key: &str) -> u64 {
+        let events = self.events();
+        let progress = events.iter().rfind(|event| event["event"] == "progress");
+        progress.map_or(0, |event| count(event, key))
     }
 
     pub fn signal(&self, signal: Signal) {

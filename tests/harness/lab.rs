@@ -5,11 +5,13 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::cli::{self, Outcome, harborseal};
-use super::engine::Engine;
-use super::net;
+use super::engine::{BOUND, Engine};
+use super::net::{self, Sender};
 use super::packets::{self, Packet};
+use super::rtp::Stream;
 
 /// A camera of the configuration.
 #[derive(Clone, Debug)]
@@ -227,6 +229,29 @@ impl Lab {
         net::wait_until_taken(self.port);
         net::wait_until_taken(self.port + 1);
         engine.stop()
+    }
+
+    /// Sends until the engine's figures satisfy `enough`: 8 MB/s, where the sender does not wait for the engine, so that a small disk
+    /// fills within seconds, whatever the machine.
+    #[track_caller]
+    pub fn send_until(
+        &self,
+        engine: &Engine,
+        sender: &mut Sender,
+        stream: &mut Stream,
+        what: &str,
+        enough: impl Fn(&serde_json::Value) -> bool,
+    ) {
+        let until = Instant::now() + BOUND;
+        let seen = engine.events().len();
+        while !engine.events()[seen..]
+            .iter()
+            .any(|event| event["event"] == "progress" && enough(event))
+        {
+            assert!(Instant::now() < until, "no {what}: {:#?}", engine.events().last());
+            sender.send_all(&stream.packets(40));
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Every segment under the data folder.

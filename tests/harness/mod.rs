@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod cli;
+pub mod disk;
 pub mod engine;
 pub mod lab;
 pub mod net;

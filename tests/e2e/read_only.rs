@@ -1,0 +1,70 @@
+//! A file system that becomes read-only under the engine, for real: ext4 on a loop device finds an error of its own, ends
+//! its journal and takes no more writes. No remount brings such a file system back (Linux answers it with its `emergency_ro`): it has
+//! to be unmounted and checked, and for that the engine must end when told to.
+
+use harborseal_tests::harness::disk::SmallDisk;
+use harborseal_tests::harness::engine::{assert_books_close, count, dropped, dropped_in_all};
+use harborseal_tests::harness::packets::rtp_only;
+use harborseal_tests::harness::tools::text;
+use harborseal_tests::harness::{Camera, Lab, Sender, Stream, harborseal, root};
+
+#[test]
+fn a_file_system_forced_read_only_costs_counted_packets_and_nothing_durable() {
+    let name = "read_only::a_file_system_forced_read_only_costs_counted_packets_and_nothing_durable";
+    if !root::have_root(name, "mounting a file system takes root") {
+        return;
+    }
+    let mut lab = Lab::new();
+    let disk = SmallDisk::mounted_in(&lab, 96);
+    lab.data_dir(&disk.folder.join("data"));
+    lab.section("segment", "max_age = \"2s\"\nmax_bytes = \"16MiB\"");
+    lab.section("memory", "limit = \"80MiB\"\nallow_unlocked = true");
+    lab.customer("alice");
+    lab.camera(Camera::new("front-door", "alice", 1));
+    let engine = lab.start();
+    let mut stream = Stream::new(1);
+    let mut sender = Sender::from("127.0.0.1", lab.address()).regardless();
+    lab.send_until(&engine, &mut sender, &mut stream, "stored packets", |p| {
+        count(p, "stored") > 1000
+    });
+
+    disk.fail();
+    lab.send_until(
+        &engine,
+        &mut sender,
+        &mut stream,
+        "packets dropped for the failed disk",
+        |p| dropped(p, "disk_failed") > 100,
+    );
+    let said = engine.lines().join("\n");
+    assert!(said.contains("Read-only file system"), "it says why:\n{said}");
+    let last = lab.settle_and_stop(engine);
+    assert_books_close(&last);
+    assert_eq!(dropped(&last, "disk_failed"), dropped_in_all(&last), "{last}");
+    let stored = count(&last, "stored");
+
+    // What an administrator does, and then the engine records again.
+    disk.unmount();
+    disk.repair();
+    disk.mount();
+    let engine = lab.start();
+    lab.send_until(&engine, &mut sender, &mut stream, "stored packets", |p| {
+        count(p, "stored") > 500
+    });
+    let last = lab.settle_and_stop(engine);
+    harborseal(["recover", text(&lab.data())]).ok();
+    lab.verify("alice");
+    let back = rtp_only(lab.read_back("alice", "front-door"));
+    assert!(
+        back.len() as u64 >= stored + count(&last, "stored"),
+        "{stored} packets were stored before the failure, {} after it, and {} came back",
+        count(&last, "stored"),
+        back.len()
+    );
+    // Counted is what may be missing; nothing that came back is another, or in another place.
+    let mut sent = Stream::new(1);
+    for packet in &back {
+        let found = (0..1_000_000).any(|_| sent.packet() == *packet);
+        assert!(found, "a packet that was not sent, or not in this place");
+    }
+}
