@@ -10,6 +10,7 @@ mod demo;
 mod disk_full;
 mod hostile;
 mod identity;
+mod io_errors;
 mod ledger;
 mod lifecycle;
 mod memory;

@@ -4,12 +4,14 @@ pub mod blocks;
 pub mod cli;
 pub mod disk;
 pub mod engine;
+pub mod faulty;
 pub mod lab;
 pub mod net;
 pub mod packets;
 pub mod root;
 pub mod rtp;
 pub mod tools;
+mod wire;
 
 pub use cli::{Outcome, harborseal};
 pub use engine::Engine;
