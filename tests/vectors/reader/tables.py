@@ -37,7 +37,7 @@ class Numbers:
         jumped = block.block_no > self._next and holes == self._holes
         wrong = block.block_no < self._next or jumped
         # A TOMBSTONE(lost) uses no number up, and the next may be any that is not lower.
-        self._next = max(self._next, block.block_no + (not lost))
+        self._next = block.block_no if lost else max(self._next, block.block_no + 1)
         self._holes = -1 if lost else holes
         return wrong
 
@@ -99,6 +99,7 @@ class Tables:
         if block.slot != stream.block.slot:
             wrong.add("slot_differs")
         if stream.next_seq is not None and block.stream_seq < stream.next_seq:
+            stream.holes = holes
             return wrong | {"stream_seq_repeated"}
         if stream.next_seq is not None and block.stream_seq > stream.next_seq:
             wrong.add("chunks_lost" if holes > stream.holes else "chunks_missing")
