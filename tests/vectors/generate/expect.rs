@@ -6,6 +6,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::forge::{Forge, Stream};
+use super::kaitai;
 use super::keys::{Id, PEOPLE, Person};
 use super::wire::{FOOTER, INDEX, u32_at};
 
@@ -378,12 +379,7 @@ impl Vector {
 
     /// `broken_block` for this cause.
     pub fn broken(self, cause: &str, offset: u64) -> Self {
-        let mut vector = self.error_in(1, "broken_block", Some(cause), offset);
-        // What a block shows by itself, a description of its structure can check too, but for what it cannot compute.
-        if !matches!(cause, "header_crc" | "body_crc") {
-            vector.refused_by.push("kaitai");
-        }
-        vector
+        self.error_in(1, "broken_block", Some(cause), offset)
     }
 
     pub fn error_in(mut self, file: usize, class: &str, cause: Option<&str>, offset: u64) -> Self {
@@ -399,6 +395,9 @@ impl Vector {
     /// Names the files, now that it is known how many there are.
     pub fn named(mut self) -> Self {
         let (_, base) = self.name.split_once('/').expect("a name says good or bad");
+        if !self.good && kaitai::REFUSED.contains(&base) {
+            self.refused_by.push("kaitai");
+        }
         self.files = match self.bytes.len() {
             1 => vec![format!("{base}.hseal")],
             count => (1..=count).map(|n| format!("{base}/{n}.hseal")).collect(),

@@ -15,6 +15,7 @@ pub mod check;
 pub mod expect;
 pub mod forge;
 pub mod good;
+pub mod kaitai;
 pub mod keys;
 pub mod tables;
 pub mod wire;

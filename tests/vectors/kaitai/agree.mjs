@@ -49,8 +49,10 @@ function checkVectors(folder) {
 }
 
 function badDiffers(vector, found) {
-  const refused = found.some((structure) => structure.refused);
-  return vector.refused_by.includes('kaitai') && !refused ? ['it must refuse it, and does not'] : [];
+  const refuses = found.some((structure) => structure.refused);
+  const stated = vector.refused_by.includes('kaitai');
+  if (refuses === stated) return [];
+  return [stated ? 'it must refuse it, and does not' : 'it refuses it, which refused_by does not state'];
 }
 
 function goodDiffers(vector, found) {
