@@ -20,3 +20,4 @@ mod read_only;
 mod reload;
 mod retention;
 mod shards;
+mod tampering;

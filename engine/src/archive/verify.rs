@@ -186,8 +186,14 @@ impl Check {
             .iter()
             .filter_map(|folder| folder.canonicalize().ok()?.parent()?.read_dir().ok());
         let beside: BTreeSet<PathBuf> = beside.flatten().flatten().map(|entry| entry.path()).collect();
+        // A file of its name that was checked is another segment, which somebody put in its place.
+        let taken = self.files.keys().filter(|path| path.ends_with(&name));
+        let taken: Vec<PathBuf> = taken.filter_map(|path| path.canonicalize().ok()).collect();
         let mut folders = folders.into_iter().map(Path::to_owned).chain(beside);
-        folders.any(|folder| folder.join(&name).is_file())
+        folders.any(|folder| {
+            let path = folder.join(&name).canonicalize();
+            path.is_ok_and(|path| path.is_file() && !taken.contains(&path))
+        })
     }
 
     /// The file of a segment.
@@ -281,6 +287,23 @@ mod tests {
         });
         let report = checked.expect("readable").report;
         assert_eq!((report.state, kinds(&report)), (State::Sealed, vec![]));
+    }
+
+    #[test]
+    fn a_copy_of_another_segment_under_its_name_does_not_stand_for_it() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut paths = Vec::new();
+        for (name, content) in [(0, 0), (1, 0), (2, 2)] {
+            let path = dir.path().join(format!("{}.hseal", fixtures::segment_id(name)));
+            std::fs::write(&path, fixtures::closed_segment(content)).expect("write");
+            paths.push(path);
+        }
+        let check = Check::run(&paths, true, None, &|| paths.clone(), &mut |_, _| ());
+        let missing = check
+            .between
+            .iter()
+            .filter(|found| found.finding.what.name() == "segments_missing");
+        assert_eq!(missing.count(), 1, "{:?}", check.between);
     }
 
     #[test]

@@ -145,3 +145,17 @@ fn a_cut_leaves_a_segment_that_is_not_sealed_any_more() {
     }
     row.end();
 }
+
+/// A body of zeros is what erasure leaves. Nobody's word for it, and it is damage.
+#[test]
+fn a_chunk_wiped_without_a_statement_of_its_node_is_found() {
+    let lab = Lab::new();
+    let mut row = Row::new("the body of a CHUNK wiped, as if it had been erased");
+    for part in lab.of(BlockType::Chunk) {
+        let mut file = lab.file.clone();
+        file[part.at + HEADER_LEN..part.at + part.header.body_end()].fill(0);
+        let unstated = (part.at as u64, "erased_unstated");
+        row.expect(part.at, lab.look(&file), Expected::Among(vec![unstated]));
+    }
+    row.end();
+}
