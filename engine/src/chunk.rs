@@ -35,6 +35,12 @@ impl BufferId {
     pub fn offset(&self) -> usize {
         self.0 as usize * BUFFER_BYTES
     }
+
+    /// A second right to the same buffer: what must not be ([`crate::planted`]).
+    #[cfg(feature = "planted-faults")]
+    pub(crate) fn twin(&self) -> BufferId {
+        BufferId(self.0)
+    }
 }
 
 /// The bounded pool of chunk buffers.

@@ -11,6 +11,26 @@ pub enum Planted {
     HeaderCrcUnchecked,
     /// A block's body is believed whatever its CRC.
     BodyCrcUnchecked,
+    /// Bytes behind a block's body may be anything.
+    PaddingUnchecked,
+    /// A whole block of any segment is taken for one of the file's own.
+    StrangersAccepted,
+    /// A stream is opened without a look at what its STREAM block commits to.
+    CommitmentUnchecked,
+    /// Nobody compares the root of a CHECKPOINT or FOOTER with the blocks before it.
+    RootUnchecked,
+    /// A statement of deletion counts whoever signed it.
+    TombstoneSignatureUnchecked,
+    /// A FOOTER counts whoever signed it.
+    FooterSignatureUnchecked,
+    /// Two blocks of a segment get one number, and so one nonce.
+    NumberUsedTwice,
+    /// A STREAM block may stand before the KEY block of its slot (the engine's fault of this name makes it so).
+    KeyAfterChunk,
+    /// H stays what it was from segment to segment.
+    HintNotRatcheted,
+    /// Recovery ends a segment at the first hole.
+    IslandCutOff,
 }
 
 /// Whether `fault` is planted in this process.

@@ -14,6 +14,7 @@ use crate::body::{TombstoneBody, TombstoneKind};
 use crate::head::Head;
 use crate::ids::SegmentId;
 use crate::node::NodeKey;
+use crate::planted::{Planted, planted};
 use crate::reader::State;
 use crate::scan::{Block, Item, ReadError, Scanner};
 use crate::source::Source;
@@ -196,6 +197,9 @@ impl Tail {
         match block.header.block_type {
             BlockType::Index => self.held.push((block.offset, block.bytes.to_vec())),
             BlockType::Footer => {}
+            _ if block.offset > self.writer.next_offset()
+                && self.held.is_empty()
+                && planted(Planted::IslandCutOff) => {}
             _ => {
                 self.release();
                 self.writer.adopt(block.offset, &block.header, block.bytes);

@@ -26,6 +26,7 @@ use super::catalog::{ClosedSegment, Note, segment_path};
 use super::files::Files;
 use super::prepare::{Chain, Order, Prepared, prepare};
 use super::{Handle, Request};
+use crate::planted::{Planted, planted};
 use crate::stream::registry::Customer;
 use crate::uring::sys::Waker;
 
@@ -91,6 +92,8 @@ impl<F: Files> Keeper<F> {
         rng: Box<dyn CryptoRng + Send>,
         janitor: Sender<Note>,
     ) -> Self {
+        #[cfg(feature = "planted-faults")]
+        let rng = super::faults::as_in_another_run(rng, settings.chain.shard);
         Keeper {
             settings,
             world,
@@ -225,7 +228,7 @@ impl<F: Files> Keeper<F> {
         }
         self.world.write(path, bytes, 0)?;
         self.world.sync_all(path)?;
-        if let Some(day) = path.parent() {
+        if let Some(day) = path.parent().filter(|_| !planted(Planted::FolderNotSynced)) {
             self.world.sync_folder(day)?;
         }
         Ok(end)
@@ -363,3 +366,6 @@ pub fn is_no_space(error: &io::Error) -> bool {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@
 
 pub mod catalog;
 pub mod entry;
+#[cfg(feature = "planted-faults")]
+mod faults;
 pub mod files;
 pub mod keeper;
 mod place;
@@ -221,6 +223,8 @@ impl Log {
         self.extend_if_low(disk, now);
         self.submit_writes(pool, disk, now, flush);
         self.submit_syncs(disk, now);
+        #[cfg(feature = "planted-faults")]
+        self.commit_wrongly(pool, disk, now);
         self.close_drained(disk);
     }
 

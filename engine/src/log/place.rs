@@ -7,6 +7,7 @@ use super::entry::{ChunkFacts, What};
 use super::segment::Stage;
 use super::{Log, Now, prepare};
 use crate::chunk::{BUFFER_BYTES, OpenChunk, Pool};
+use crate::planted::{Planted, planted};
 
 /// At most one checkpoint in this time, in nanoseconds.
 const CHECKPOINT_NS: u64 = 1_000_000_000;
@@ -41,7 +42,7 @@ impl Log {
         };
         let durable = active.durable_4k();
         let keys = &mut active.customers[customer as usize];
-        if !keys.written {
+        if !keys.written && !planted(Planted::KeyAfterChunk) {
             keys.written = true;
             let (placed, bytes) = active.writer.add_keys(std::slice::from_ref(&keys.entry), durable);
             active.keep(&bytes);
@@ -98,6 +99,8 @@ impl Log {
             now,
         );
         self.placed_bytes += u64::from(placed.total_len);
+        #[cfg(feature = "planted-faults")]
+        self.place_late_keys(pool, now);
     }
 
     /// Queues tombstones for the active segment; the keeper hears of `ticket` once they are durable.

@@ -191,7 +191,9 @@ impl Log {
         for segment in &mut self.segments {
             let due = now.mono_ns.saturating_sub(segment.last_sync_ns) >= self.limits.commit_interval_ns;
             let wanted = segment.stage == Stage::Good && segment.syncing_upto.is_none();
-            if due && wanted && segment.entries.has_unsynced() && disk.sync(segment.handle) {
+            let unsynced = segment.entries.has_unsynced() || planted(Planted::WatermarkAtWrite);
+            let left_out = planted(Planted::FdatasyncLeftOut);
+            if due && wanted && unsynced && (left_out || disk.sync(segment.handle)) {
                 segment.syncing_upto = Some(segment.entries.written_upto());
                 segment.last_sync_ns = now.mono_ns;
             }
@@ -204,8 +206,12 @@ impl Log {
             return;
         };
         let segment = &mut self.segments[at];
-        let Some(upto) = segment.syncing_upto.take() else {
+        let Some(asked_for) = segment.syncing_upto.take() else {
             return;
+        };
+        let upto = match planted(Planted::SyncCoversLaterWrites) {
+            false => asked_for,
+            true => segment.entries.written_upto(),
         };
         if result < 0 && planted(Planted::FailedSyncRetried) {
             return;
@@ -220,7 +226,9 @@ impl Log {
                 segment.watermark_block_no = block_no;
             }
             self.durable_bytes += u64::from(entry.len);
-            pool.give(entry.buffer);
+            if !planted(Planted::BufferFreedEarly) {
+                pool.give(entry.buffer);
+            }
             if let What::Chunk(chunk) = entry.what {
                 self.outcomes.push(Outcome {
                     chunk,

@@ -8,6 +8,7 @@
 //! Invariant: lost = expected − unique over all epochs; an epoch ends when the sender starts its sequence anew.
 
 use crate::ledger::Account;
+use crate::planted::{Planted, planted};
 
 /// Sequence numbers remembered behind the highest one, to tell duplicates from late packets.
 pub const WINDOW: u64 = 1024;
@@ -139,6 +140,9 @@ impl SequenceAccount {
     fn advance(&mut self, ahead: u64) {
         let from = self.highest + 1;
         self.highest += ahead;
+        if (from - 1) >> 16 != self.highest >> 16 && planted(Planted::LossAtWrap) {
+            self.lost_before_epoch += 1;
+        }
         for skipped in from.max(self.highest.saturating_sub(WINDOW - 1))..self.highest {
             self.window[Self::word(skipped)] &= !Self::bit(skipped);
         }

@@ -21,6 +21,7 @@ use crate::ids::{SegmentId, StreamId};
 use crate::merkle::{Hash, MerkleTree, leaf_of_block};
 use crate::node::NodePublic;
 use crate::open::Origin;
+use crate::planted::{Planted, planted};
 use crate::reader::{State, read_footer};
 use crate::scan::{Block, Gap, Item, ReadError, Scanner};
 use crate::source::Source;
@@ -486,7 +487,7 @@ impl<'k> Survey<'k> {
             self.find(block, What::LeafCount { by, stated, found });
             return false;
         }
-        let same = self.tree.root() == *root;
+        let same = self.tree.root() == *root || planted(Planted::RootUnchecked);
         if !same {
             self.find(block, What::Root { by });
         }
@@ -507,7 +508,9 @@ impl<'k> Survey<'k> {
                 self.next_no.insert(self.head.id, block.header.block_no);
                 self.find(block, What::Lost);
             }
-            _ if !self.node.verify_tombstone(block.body(), &self.head.id) => {
+            _ if !self.node.verify_tombstone(block.body(), &self.head.id)
+                && !planted(Planted::TombstoneSignatureUnchecked) =>
+            {
                 let on = BlockType::Tombstone;
                 self.find(block, What::Signature { on });
             }

@@ -4,6 +4,7 @@ use super::{Core, facts_of};
 use crate::chunk::OpenChunk;
 use crate::ledger::Reason;
 use crate::log::Now;
+use crate::planted::{Planted, planted};
 
 impl Core {
     /// A chunk takes no more packets: seal it now if it can be placed, else let it wait.
@@ -79,7 +80,7 @@ impl Core {
             stream.chunks -= 1;
             self.under_way -= 1;
             stream.stored += u64::from(chunk.packets);
-            self.books.stored += u64::from(chunk.packets);
+            self.books.stored += u64::from(chunk.packets) + u64::from(planted(Planted::LedgerOffByOne));
             self.books.stored_bytes += u64::from(chunk.packet_bytes);
             let latency_us = now.real_ns.saturating_sub(chunk.first_arrival_ns) / 1000;
             self.books.durable_latency_us.saturating_record(latency_us.max(1));
