@@ -125,13 +125,19 @@ impl Recovery {
     }
 
     fn old_files(&self) -> Vec<PathBuf> {
+        let warn = |FindError { path, why }: &FindError| {
+            self.say(Notice::Warning(format!(
+                "cannot look for old segments in {}: {why}",
+                path.display()
+            )));
+        };
         match find::segments(std::slice::from_ref(&self.folder)) {
-            Ok(found) => found.segments,
-            Err(FindError { path, why }) => {
-                self.say(Notice::Warning(format!(
-                    "cannot list old segments in {}: {why}",
-                    path.display()
-                )));
+            Ok(found) => {
+                found.problems.iter().for_each(warn);
+                found.segments
+            }
+            Err(error) => {
+                warn(&error);
                 Vec::new()
             }
         }

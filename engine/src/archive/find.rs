@@ -1,18 +1,20 @@
 //! From the PATHs of a command line to the segment files they name.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The segments that some paths name, each file once, in the order of the paths and by name below a folder.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Found {
     /// Segment files.
     pub segments: Vec<PathBuf>,
     /// The folders among the paths. Only a folder claims to be complete: a segment missing from it is missed.
     pub folders: Vec<PathBuf>,
+    /// What could not be looked at below the folders. On a bad day the rest matters all the more, so it is there all the same.
+    pub problems: Vec<FindError>,
 }
 
 /// A path that could not be read.
@@ -27,15 +29,17 @@ pub struct FindError {
 /// Walks `paths`: a file stands for itself, whatever its name; a folder for every `.hseal` below it. Symbolic links are followed
 /// where they are named, and to files; not to folders below a folder, which could lead in circles.
 ///
-/// What disappears while the walk is under way (a running engine deletes by its retention rules) is left out.
+/// What disappears while the walk is under way (a running engine deletes by its retention rules) is left out. Only a path that was
+/// named, and is not there or cannot be read, ends the walk.
 pub fn segments(paths: &[PathBuf]) -> Result<Found, FindError> {
     let mut found = Found::default();
     let mut seen = HashSet::new();
     for path in paths {
         let meta = fs::metadata(path).map_err(|why| at(path, why))?;
         if meta.is_dir() {
+            let entries = read(path).map_err(|why| at(path, why))?;
             found.folders.push(path.clone());
-            walk(path, &mut found.segments, &mut seen)?;
+            walk(entries, &mut found, &mut seen);
         } else if seen.insert((meta.dev(), meta.ino())) {
             found.segments.push(path.clone());
         }
@@ -43,31 +47,33 @@ pub fn segments(paths: &[PathBuf]) -> Result<Found, FindError> {
     Ok(found)
 }
 
-fn walk(folder: &Path, segments: &mut Vec<PathBuf>, seen: &mut HashSet<(u64, u64)>) -> Result<(), FindError> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(why) => return Err(at(folder, why)),
-    };
-    let mut entries = entries
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(|why| at(folder, why))?;
-    entries.sort_by_key(fs::DirEntry::file_name);
+/// The entries of a folder by name.
+fn read(folder: &Path) -> io::Result<Vec<DirEntry>> {
+    let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(DirEntry::file_name);
+    Ok(entries)
+}
+
+fn walk(entries: Vec<DirEntry>, found: &mut Found, seen: &mut HashSet<(u64, u64)>) {
     for entry in entries {
         let path = entry.path();
-        let kind = entry.file_type().map_err(|why| at(&path, why))?;
-        if kind.is_dir() {
-            walk(&path, segments, seen)?;
-        } else if path.extension().is_some_and(|e| e == super::EXTENSION) {
-            match fs::metadata(&path) {
-                Ok(meta) if meta.is_file() && seen.insert((meta.dev(), meta.ino())) => segments.push(path),
-                Ok(_) => {}
-                Err(why) if why.kind() == io::ErrorKind::NotFound => {}
-                Err(why) => return Err(at(&path, why)),
-            }
+        let looked_at = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => read(&path).map(|entries| walk(entries, found, seen)),
+            Ok(_) if path.extension().is_none_or(|e| e != super::EXTENSION) => Ok(()),
+            Ok(_) => fs::metadata(&path).map(|meta| {
+                if meta.is_file() && seen.insert((meta.dev(), meta.ino())) {
+                    found.segments.push(path.clone());
+                }
+            }),
+            Err(why) => Err(why),
+        };
+        match looked_at {
+            Ok(()) => {}
+            // Gone meanwhile. A link that is still there leads nowhere: to a disk that is not mounted, perhaps.
+            Err(why) if why.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {}
+            Err(why) => found.problems.push(at(&path, why)),
         }
     }
-    Ok(())
 }
 
 fn at(path: &Path, why: io::Error) -> FindError {
@@ -93,6 +99,21 @@ mod tests {
         let found = segments(&[dir.path().to_owned(), day.join("a.hseal")]).expect("walk");
         assert_eq!(found.segments, [day.join("a.hseal"), day.join("b.hseal")]);
         assert_eq!(found.folders, [dir.path()]);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_does_not_hide_the_rest() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        fs::write(dir.path().join("b.hseal"), b"").expect("write");
+        std::os::unix::fs::symlink("nowhere", dir.path().join("a.hseal")).expect("link");
+        std::os::unix::fs::symlink("c.hseal", dir.path().join("c.hseal")).expect("link");
+        let found = segments(&[dir.path().to_owned()]).expect("walk");
+        assert_eq!(found.segments, [dir.path().join("b.hseal")]);
+        let problems: Vec<_> = found.problems.iter().map(|problem| &problem.path).collect();
+        assert_eq!(
+            problems,
+            [&dir.path().join("a.hseal"), &dir.path().join("c.hseal")]
+        );
     }
 
     #[test]

@@ -35,8 +35,16 @@ pub struct FileSource {
 
 impl FileSource {
     /// Opens `path`. Its length is taken now; [`FileSource::refresh`] takes it again. A folder is refused
-    /// (`IsADirectory`), because opening one for reading succeeds and only its first read would fail.
+    /// (`IsADirectory`), because opening one for reading succeeds and only its first read would fail; a pipe or a device too
+    /// (`InvalidInput`), without opening it, because that could wait for ever.
     pub fn open(path: &Path) -> io::Result<Self> {
+        let meta = std::fs::metadata(path)?;
+        if !meta.is_file() && !meta.is_dir() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is not a regular file",
+            ));
+        }
         Self::from_file(File::open(path)?, path)
     }
 
@@ -159,6 +167,16 @@ mod tests {
         assert!(reader.is_being_written().expect("ask"));
         drop(writer);
         assert!(!reader.is_being_written().expect("ask"));
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("a.hseal");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.expect("coreutils have mkfifo").success());
+        let error = FileSource::open(&path).expect_err("a pipe");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
