@@ -156,6 +156,33 @@ fn a_block_taken_out_without_a_trace_is_found_by_number_and_stream() {
     }
 }
 
+/// Where nothing of a block is left, not even its header, the jumps of stream_seq behind it say whose it was; and where none comes
+/// behind it, the index does.
+#[test]
+fn a_hole_names_the_streams_whose_chunks_went_with_it() {
+    let whole = closed_segment(0);
+    let chunks = of_type(&whole, BlockType::Chunk);
+    let last = chunks.len() - 1;
+    for hole in [0..1, 0..3, 1..4, last..last + 1, 0..last + 1] {
+        let gone = &chunks[hole];
+        let mut file = whole.clone();
+        for (at, header) in gone {
+            file[*at..at + header.total_len as usize].fill(0);
+        }
+        let mut streams: Vec<_> = gone.iter().map(|(_, header)| header.stream_id).collect();
+        streams.sort();
+        streams.dedup();
+        let report = check(&file);
+        let zeros: Vec<_> = report
+            .findings
+            .iter()
+            .filter(|finding| finding.what.name() == "zeros")
+            .collect();
+        assert_eq!(zeros[0].offset, gone[0].0 as u64);
+        assert_eq!(zeros[0].streams, streams);
+    }
+}
+
 #[test]
 fn another_nodes_signature_is_none() {
     let mut params = params(0);

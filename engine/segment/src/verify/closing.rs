@@ -5,6 +5,7 @@ use super::survey::{GAPS_KEPT, Survey, malformed};
 use super::what::What;
 use crate::block::{BLOCK_ALIGN, BlockType, HEADER_LEN, Header};
 use crate::body::{BodyError, FOOTER_RECOVERED, FOOTER_SIGNED, FooterBody, IndexBody, IndexRows};
+use crate::ids::StreamId;
 use crate::merkle::Hash;
 use crate::reader::State;
 use crate::scan::{Block, Gap, GapReason};
@@ -157,30 +158,50 @@ impl Survey<'_> {
                 (None, _) => self.gaps.push(gap),
             }
         }
+        self.note_missed_at_the_end();
+        let mut missed = std::mem::take(&mut self.missed).into_iter();
         for gap in std::mem::take(&mut self.gaps) {
-            self.judge_gap(&gap);
+            self.judge_gap(&gap, missed.next().unwrap_or_default());
         }
         for (offset, len) in self.holes.iter().skip(GAPS_KEPT).copied().collect::<Vec<_>>() {
             let reason = GapReason::Zero;
-            self.judge_gap(&Gap {
+            let headers = Vec::new();
+            let gap = Gap {
                 offset,
                 len,
                 reason,
-                headers: Vec::new(),
-            });
+                headers,
+            };
+            self.judge_gap(&gap, Vec::new());
         }
         self.findings.sort();
     }
 
+    /// A stream whose last chunks went with a gap shows no jump. The index of a closed segment still counts them.
+    fn note_missed_at_the_end(&mut self) {
+        if !self.is_broken() {
+            return;
+        }
+        for row in std::mem::take(&mut self.index_streams) {
+            if let Some(track) = self.streams.get(&row.stream_id).copied()
+                && track.origin == self.head.id
+                && row.chunks > track.next_seq
+            {
+                self.note_missed(row.stream_id, &track);
+            }
+        }
+    }
+
     /// Below the floor, and in a segment that its writer closed, a gap is damage; above it is what a crash or a running writer leaves.
-    fn judge_gap(&mut self, gap: &Gap) {
+    fn judge_gap(&mut self, gap: &Gap, missed: Vec<StreamId>) {
         let (must_hold, what) = match (self.state(), &self.footer) {
             (State::Open, _) | (_, None) => (self.floor, What::Unfinished),
             (State::Sealed, _) => (u64::MAX, What::Hole),
             (State::Recovered, Some((_, footer))) if gap.offset >= footer.data_end => (u64::MAX, What::Hole),
             (State::Recovered, _) => (self.floor, What::Hole),
         };
-        let mut streams: Vec<_> = gap.headers.iter().map(|header| header.stream_id).collect();
+        let mut streams = missed;
+        streams.extend(gap.headers.iter().map(|header| header.stream_id));
         streams.retain(|stream| !stream.is_zero());
         streams.sort();
         streams.dedup();

@@ -29,6 +29,8 @@ use crate::writer::Tables;
 
 /// Gaps whose reason and headers are kept; of all others only the range.
 pub(super) const GAPS_KEPT: usize = 1000;
+/// Streams that are kept of a gap, beside those whose headers are still in it: 16 MB for all gaps.
+const MISSED_KEPT: usize = 1000;
 
 /// What the pass has gathered, and what is wrong with it.
 pub(crate) struct Survey<'k> {
@@ -50,6 +52,8 @@ pub(crate) struct Survey<'k> {
     /// Every gap before the last block: offset and length.
     pub(crate) holes: Vec<(u64, u64)>,
     pub(super) gaps: Vec<Gap>,
+    /// Beside `gaps`: the streams that miss a chunk after it, and missed none before it.
+    pub(super) missed: Vec<Vec<StreamId>>,
     /// The last item, if it is a gap: space behind the last block, unless another block follows.
     pub(super) trailing: Option<Gap>,
     /// The file ends with its writer's FOOTER: any gap is damage, and what the gap makes differ need not be said again.
@@ -111,6 +115,8 @@ pub(crate) struct StreamTrack {
     pub(crate) first_seq: Option<u64>,
     pub(crate) next_seq: u64,
     holes_seen: usize,
+    /// `gaps` before its last block.
+    gaps_seen: usize,
 }
 
 /// Runs the pass. `watch` is told of every item: the offset reached, and the block if it is one.
@@ -161,6 +167,7 @@ impl<'k> Survey<'k> {
             streams: HashMap::new(),
             holes: Vec::new(),
             gaps: Vec::new(),
+            missed: Vec::new(),
             trailing: None,
             sealed_whole: false,
             rest_is_zero: true,
@@ -226,6 +233,17 @@ impl<'k> Survey<'k> {
         self.hole_before = true;
         if self.gaps.len() < GAPS_KEPT {
             self.gaps.push(gap);
+            self.missed.push(Vec::new());
+        }
+    }
+
+    /// A stream misses chunks since `track`: they stood in a gap behind that.
+    pub(super) fn note_missed(&mut self, stream_id: StreamId, track: &StreamTrack) {
+        let until = self.missed.len();
+        for missed in &mut self.missed[track.gaps_seen.min(until)..] {
+            if missed.len() < MISSED_KEPT {
+                missed.push(stream_id);
+            }
         }
     }
 
@@ -368,6 +386,7 @@ impl<'k> Survey<'k> {
             first_seq: own.then_some(0),
             next_seq: 0,
             holes_seen: self.hole_count,
+            gaps_seen: self.gaps.len(),
         };
         if self.streams.contains_key(&header.stream_id) {
             return self.find(block, What::StreamRepeated);
@@ -412,12 +431,14 @@ impl<'k> Survey<'k> {
         track.first_seq = Some(before.first_seq.unwrap_or(found));
         track.next_seq = expected.max(found.saturating_add(1));
         track.holes_seen = holes;
+        track.gaps_seen = self.gaps.len();
         if before.slot != header.key_slot || before.origin != header.segment_id {
             let (expected, found) = (before.slot, header.key_slot);
             self.find(block, What::SlotDiffers { expected, found });
         }
         if found > expected {
             let (first, count) = (expected, found - expected);
+            self.note_missed(header.stream_id, &before);
             self.find(
                 block,
                 match holes > before.holes_seen {
