@@ -11,7 +11,6 @@ use harborseal_segment::SegmentId;
 use harborseal_segment::open::Keyring;
 use harborseal_segment::reader::State;
 use harborseal_segment::scan::ReadError;
-use harborseal_segment::source::Source;
 use harborseal_segment::verify::{ChainFinding, Chains, Finding, Report, Severity, What, verify};
 
 use super::FileSource;
@@ -63,6 +62,7 @@ pub fn check(
     mut keyring: Option<&mut Keyring>,
     mut progress: impl FnMut(u64),
 ) -> Result<Checked, Unreadable> {
+    let mut before = Vec::new();
     for look in 1.. {
         let mut source = FileSource::open(path).map_err(Unreadable::io)?;
         let written_before = source.is_being_written().map_err(Unreadable::io)?;
@@ -71,7 +71,12 @@ pub fn check(
         let being_written = source.is_being_written().map_err(Unreadable::io)?;
         let changing = closed_meanwhile || (written_before && !being_written);
         let suspect = match &verified {
-            Ok(report) => report.state == State::Open && (changing || (being_written && !report.is_clean())),
+            Ok(report) => {
+                // What was below the floor at one look, and is as broken at the next, is not on its way any more.
+                let found = std::mem::replace(&mut before, damage(report));
+                let on_its_way = being_written && before.iter().any(|finding| !found.contains(finding));
+                report.state == State::Open && (changing || on_its_way)
+            }
             Err(_) => changing,
         };
         if suspect && look < LOOKS {
@@ -89,6 +94,11 @@ pub fn check(
         });
     }
     unreachable!("the last look returns")
+}
+
+fn damage(report: &Report) -> Vec<Finding> {
+    let grave = |finding: &&Finding| finding.severity() > Severity::Note;
+    report.findings.iter().filter(grave).cloned().collect()
 }
 
 /// Many files, checked together.
@@ -212,8 +222,12 @@ impl Check {
 
 /// Bytes of the files, for a progress bar.
 pub fn total_bytes(paths: &[PathBuf]) -> u64 {
-    let len = |path: &PathBuf| FileSource::open(path).map_or(0, |source| source.len());
-    paths.iter().map(len).sum()
+    paths.iter().map(|path| len_of(path)).sum()
+}
+
+/// Bytes of one file; 0 if it cannot be told.
+pub fn len_of(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |meta| meta.len())
 }
 
 #[cfg(test)]
@@ -270,6 +284,21 @@ mod tests {
         });
         assert!(checked.expect("readable").report.is_clean());
         assert_eq!(looks, 2);
+    }
+
+    #[test]
+    fn damage_that_stays_is_damage_also_while_it_is_written() {
+        let mut bytes = fixtures::open_segment(0).bytes;
+        bytes[6 * 4096 + 200] ^= 1;
+        let (_dir, paths) = folder(&[("a.hseal", &bytes)]);
+        let writer = FileSource::open_writable(&paths[0]).expect("open");
+        assert!(writer.lock().expect("lock"));
+        let mut looks = 0;
+        let checked = check(&paths[0], None, |done| {
+            looks += usize::from(done == bytes.len() as u64)
+        });
+        let report = checked.expect("readable").report;
+        assert_eq!((looks, kinds(&report)), (2, vec!["broken_block", "chunks_lost"]));
     }
 
     #[test]
