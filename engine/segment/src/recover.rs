@@ -99,7 +99,7 @@ impl Piece {
 }
 
 /// Decides what to do. `node` is the key of the node that wrote the segment, if it is at hand: only with it will the FOOTER be signed.
-/// `progress` is told how many bytes were read, often; it may wait, to bound the rate.
+/// `progress` is told how many bytes were read, often; it may wait, to bound the rate. Of a corrupt segment they are read twice.
 pub fn plan<S: Source>(
     source: &S,
     node: Option<&NodeKey>,
@@ -118,7 +118,7 @@ pub fn plan<S: Source>(
     })?;
     refuse_unsupported(&survey)?;
     if survey.findings.count(Severity::Damage) > 0 {
-        return repair(source, survey, node, now_s).map(Plan::Corrupt);
+        return repair(source, survey, node, now_s, &mut progress).map(Plan::Corrupt);
     }
     if survey.is_unused() {
         return Ok(Plan::Unused(survey.into_report()));
@@ -229,8 +229,10 @@ fn repair<S: Source>(
     survey: Survey<'_>,
     node: Option<&NodeKey>,
     now_s: u64,
+    progress: &mut dyn FnMut(u64),
 ) -> Result<Repair, ReadError> {
     let head = &survey.head;
+    let read_before = survey.file_len();
     let mut copy = Copy {
         tail: Tail::new(head),
         pieces: vec![Piece::write(0, head.block.repeat(2))],
@@ -251,6 +253,7 @@ fn repair<S: Source>(
         copy.fill(head.id, at, block.offset);
         copy.take(&block);
         at = block.end();
+        progress(read_before + at);
     }
     // A hole at the end of what must be there. Its last byte is known to the page.
     let end = copy.data_end.next_multiple_of(BLOCK_ALIGN as u64);

@@ -1,16 +1,23 @@
 //! How inspect, verify and recover say what they found in a segment, to people and in JSON.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use harborseal_segment::scan::ReadError;
 use harborseal_segment::verify::{Finding, Findings, Severity, What};
 use serde::Serialize;
 
-use super::error::{CliError, OneLine};
+use super::error::{CliError, OneLine, Plain};
 use super::output::people;
+use crate::text::Grouped;
 
 /// Lines per file for people. A segment full of damage must not hide the other segments; JSON has the first thousand.
 const LINES: usize = 20;
+/// More notes of one kind than this are summed up.
+const SINGLE_NOTES: usize = 3;
+
+/// What a disk says that cannot read a place any more (errno.h).
+const EIO: i32 = 5;
 
 /// A finding in JSON.
 #[derive(Serialize)]
@@ -40,19 +47,71 @@ impl FindingLine {
     }
 }
 
-/// Tells people of findings in `path`, damage first, a bounded number of lines.
+/// Tells people of findings in `path`, damage first, a bounded number of lines. Of notes of one kind, which come by the hundred where a
+/// hole took something of every stream, a few are told, or else their sum.
 pub fn tell(path: &Path, findings: &Findings) {
-    let mut sorted: Vec<&Finding> = findings.iter().collect();
-    sorted.sort_by_key(|finding| std::cmp::Reverse(finding.severity()));
-    for finding in sorted.iter().take(LINES) {
+    let (notes, grave): (Vec<&Finding>, Vec<_>) = findings
+        .iter()
+        .partition(|finding| finding.severity() == Severity::Note);
+    let mut grave = grave;
+    grave.sort_by_key(|finding| std::cmp::Reverse(finding.severity()));
+    for finding in grave.iter().take(LINES) {
         tell_one(path, finding);
     }
-    let more = sorted.len().saturating_sub(LINES) as u64 + findings.left_out();
+    let mut kinds: Vec<(&'static str, Vec<&Finding>)> = Vec::new();
+    for note in notes {
+        let kind = note.what.name();
+        match kinds.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, of_kind)) => of_kind.push(note),
+            None => kinds.push((kind, vec![note])),
+        }
+    }
+    for (_, of_kind) in &kinds {
+        match of_kind.len() <= SINGLE_NOTES {
+            true => of_kind.iter().for_each(|note| tell_one(path, note)),
+            false => people(format_args!(
+                "harborseal: {}: note: {}; --json has each",
+                path.display(),
+                OneLine(&sum(of_kind))
+            )),
+        }
+    }
+    let more = grave.len().saturating_sub(LINES) as u64 + findings.left_out();
     if more > 0 {
         people(format_args!(
             "harborseal: {}: and {more} more findings; --json has them",
             path.display()
         ));
+    }
+}
+
+/// Many notes of one kind in one line.
+fn sum(notes: &[&Finding]) -> String {
+    let bytes: u64 = notes.iter().map(|note| note.len).sum();
+    let streams: BTreeSet<_> = notes.iter().flat_map(|note| &note.streams).collect();
+    let times = notes.len();
+    match notes[0].what {
+        What::ChunksLost { .. } => {
+            let chunks = notes.iter().map(|note| match note.what {
+                What::ChunksLost { count, .. } => count,
+                _ => 0,
+            });
+            format!(
+                "lost with holes: {} chunks of {} streams",
+                Grouped(chunks.sum()),
+                streams.len()
+            )
+        }
+        What::Lost | What::Hole | What::Unfinished => {
+            let end = notes.iter().map(|note| note.offset + note.len).max().unwrap_or(0);
+            format!(
+                "{}: {} bytes at {times} places between {} and {end}",
+                notes[0].what,
+                Grouped(bytes),
+                notes[0].offset
+            )
+        }
+        _ => format!("{times} times: {}", notes[0]),
     }
 }
 
@@ -82,6 +141,12 @@ pub fn unreadable(path: &Path, error: &ReadError) -> CliError {
         ReadError::Io { why, .. } if why.kind() == std::io::ErrorKind::IsADirectory => {
             CliError::usage(format_args!("{} is a folder", path.display()))
         }
+        ReadError::Io { offset, why } if why.raw_os_error() == Some(EIO) => CliError::io(format_args!(
+            "cannot read {} at offset {offset}: {}",
+            path.display(),
+            Plain(why)
+        ))
+        .remedy("the disk fails: copy what it still gives to another one (ddrescue), and recover that"),
         ReadError::Io { offset: 0, why } => CliError::file("read", path, why),
         ReadError::Io { .. } => CliError::io(message),
         ReadError::NotASegment(_) => {

@@ -19,6 +19,7 @@ pub mod keygen;
 pub mod list;
 pub mod output;
 pub mod paths;
+mod progress;
 pub mod recover;
 pub mod run;
 pub mod verify;

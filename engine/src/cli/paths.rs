@@ -11,6 +11,9 @@ use crate::archive::find::{self, Found};
 /// The segments that `paths` name. No segment below a folder is "nothing here" (3); an unreadable path is I/O (4).
 pub fn find_segments(paths: &[PathBuf]) -> Result<Found, CliError> {
     let found = find::segments(paths).map_err(|error| CliError::file("read", &error.path, &error.why))?;
+    if let (true, Some(problem)) = (found.segments.is_empty(), found.problems.first()) {
+        return Err(CliError::file("read", &problem.path, &problem.why));
+    }
     if found.segments.is_empty() {
         let folders: Vec<_> = found.folders.iter().map(|f| f.display().to_string()).collect();
         return Err(
@@ -33,10 +36,21 @@ pub fn one_segment(path: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
+/// A number of things: "1 segment", "2 segments".
+pub fn count(n: u64, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
 /// A progress bar over `total_bytes` on stderr; draws nothing where stderr is not a terminal. `doing` is a word such as
 /// "verifying".
 pub fn progress(doing: &'static str, total_bytes: u64) -> ProgressBar {
     let bytes = "{prefix} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left";
+    bar(doing, total_bytes, bytes)
+}
+
+/// The same over several segments, where the message says which one it is.
+pub fn progress_segments(doing: &'static str, total_bytes: u64) -> ProgressBar {
+    let bytes = "{prefix} {msg} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left";
     bar(doing, total_bytes, bytes)
 }
 

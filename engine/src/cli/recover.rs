@@ -13,8 +13,9 @@ use super::error::{CliError, ExitStatus};
 use super::findings::{self, FindingLine};
 use super::output::{self, Output, people};
 use super::paths;
-use crate::archive::recover::{Outcome, RecoverError, recover};
-use crate::archive::verify::total_bytes;
+use super::progress::{Pace, Progress};
+use crate::archive::recover::{Outcome, RecoverError, Step, recover};
+use crate::text::{Grouped, Plain};
 
 /// Close segments that a crash left open, and save in a copy what damage has left.
 ///
@@ -32,6 +33,9 @@ pub struct Args {
     /// Sign what is closed with this node key; without it, with DATA/keys/node.key where it can be read
     #[arg(long, value_name = "FILE")]
     node_key: Option<PathBuf>,
+
+    #[command(flatten)]
+    pace: Pace,
 
     #[command(flatten)]
     print: Output,
@@ -58,6 +62,10 @@ struct Summary {
     repaired: usize,
     /// Damaged beyond repair.
     irreparable: usize,
+    /// Damaged, and where the repaired copy would stand is something else.
+    in_the_way: usize,
+    /// Damaged, and no repaired copy could be written.
+    not_copied: usize,
     /// Files that are no segments, or could not be read or written.
     failed: usize,
     files: Vec<FileLine>,
@@ -79,36 +87,46 @@ struct FileLine {
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let node = args.node_key.as_deref().map(read_node_key).transpose()?;
     let found = paths::find_segments(&args.paths)?;
-    let bar = paths::progress("recovering", total_bytes(&found.segments));
+    let mut progress = Progress::new(READING, &found.segments, args.pace);
     let now_s = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     let mut summary = Summary::default();
     let mut status = ExitStatus::Ok;
-    let mut before = 0;
     for path in &found.segments {
-        let mut reached = 0;
         let beside = if node.is_some() {
             None
         } else {
             node_key_beside(path)
         };
-        let outcome = recover(path, node.as_ref().or(beside.as_ref()), now_s, |done| {
-            reached = done;
-            bar.set_position(before + done);
+        let outcome = recover(path, node.as_ref().or(beside.as_ref()), now_s, |step, done| {
+            progress.now(match step {
+                Step::Reading => READING,
+                Step::Copying => "copying",
+                Step::Checking => "checking the copy",
+            });
+            progress.reached(path, done);
         });
-        before += reached;
         let named = args.paths.contains(path);
-        let of_file = bar.suspend(|| summary.add(path, named, outcome));
-        // Damage is the graver news: an I/O error only says that a file was not looked at.
-        status = match (status, of_file) {
-            (ExitStatus::Damage, _) | (_, ExitStatus::Ok) => status,
-            (_, worse) => worse,
-        };
+        let of_file = progress.suspend(|| summary.add(path, named, outcome));
+        status = graver(status, of_file);
     }
-    bar.finish_and_clear();
+    progress.finish();
+    for problem in &found.problems {
+        status = graver(status, summary.unread(&problem.path, &problem.why));
+    }
     summary.print(args.print)?;
     Ok(status)
+}
+
+const READING: &str = "recovering";
+
+/// Damage is the graver news: an I/O error only says that a file was not looked at.
+fn graver(status: ExitStatus, other: ExitStatus) -> ExitStatus {
+    match (status, other) {
+        (ExitStatus::Damage, _) | (_, ExitStatus::Ok) => status,
+        (_, worse) => worse,
+    }
 }
 
 /// The key of the node in whose data folder a segment lies (DATA/segments/DAY/ID.hseal, DATA/keys/node.key), if it is there and may be
@@ -196,6 +214,26 @@ impl Summary {
                 line.copy = Some(copy.display().to_string());
                 status = ExitStatus::Damage;
             }
+            Ok(Outcome::InTheWay { report, copy, why }) => {
+                self.in_the_way += 1;
+                line.outcome = "in_the_way";
+                line.tell(path, &report);
+                let copy = copy.display();
+                say(&format!(
+                    "damaged, and {copy} is there already and is no whole copy of it ({why}); move that away and try again"
+                ));
+                line.copy = Some(copy.to_string());
+                status = ExitStatus::Damage;
+            }
+            Ok(Outcome::NotCopied { report, error }) => {
+                self.not_copied += 1;
+                line.outcome = "not_copied";
+                line.tell(path, &report);
+                line.error = Some(error.to_string());
+                say("damaged; left as it is, and no repaired copy could be made of it");
+                people(format_args!("harborseal: {}", told(path, &error)));
+                status = ExitStatus::Damage;
+            }
             Ok(Outcome::Irreparable { report, why }) => {
                 self.irreparable += 1;
                 line.outcome = "irreparable";
@@ -216,16 +254,28 @@ impl Summary {
                 self.failed += 1;
                 line.outcome = "failed";
                 line.error = Some(error.to_string());
-                let error = match &error {
-                    RecoverError::Read(error) => findings::unreadable(path, error),
-                    RecoverError::Write { doing, path, why } => CliError::file(doing, path, why),
-                };
+                let error = told(path, &error);
                 people(format_args!("harborseal: {error}"));
                 status = error.status();
             }
         }
         self.files.push(line);
         status
+    }
+
+    /// A path below a folder that could not be looked at.
+    fn unread(&mut self, path: &Path, why: &std::io::Error) -> ExitStatus {
+        let error = CliError::file("read", path, why);
+        people(format_args!("harborseal: {error}"));
+        self.failed += 1;
+        self.files.push(FileLine {
+            path: path.display().to_string(),
+            outcome: "failed",
+            copy: None,
+            findings: Vec::new(),
+            error: Some(Plain(why).to_string()),
+        });
+        error.status()
     }
 
     fn print(&self, print: Output) -> Result<(), CliError> {
@@ -239,6 +289,8 @@ impl Summary {
             (self.unused, "never used"),
             (self.repaired, "damaged, with a repaired copy"),
             (self.irreparable, "damaged beyond repair"),
+            (self.in_the_way, "damaged, with something in the copy's place"),
+            (self.not_copied, "damaged, and not copied"),
             (self.failed, "not recovered"),
         ];
         let counts = counts
@@ -246,7 +298,32 @@ impl Summary {
             .filter(|(n, _)| *n > 0)
             .map(|(n, what)| format!("{n} {what}"));
         let counts = counts.collect::<Vec<_>>().join(", ");
-        output::data(format_args!("{} segments: {counts}", self.segments))
+        let segments = paths::count(self.segments as u64, "segment");
+        output::data(format_args!("{segments}: {counts}"))
+    }
+}
+
+/// What is said of a file that could not be recovered.
+fn told(path: &Path, error: &RecoverError) -> CliError {
+    match error {
+        RecoverError::Read(error) => findings::unreadable(path, error),
+        RecoverError::Write { doing, path, why } => {
+            let error = CliError::file(doing, path, why);
+            match why.kind() {
+                std::io::ErrorKind::StorageFull => error.remedy("make room, and run recover again"),
+                std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
+                    error.remedy("nothing was changed; it can be recovered where it may be written, or in a copy of it")
+                }
+                _ => error.remedy("running recover again begins anew"),
+            }
+        }
+        RecoverError::NoRoom { path, needed, free } => {
+            let (path, needed, free) = (path.display(), Grouped(*needed), Grouped(*free));
+            CliError::io(format_args!(
+                "no room for the repaired copy {path}: it takes {needed} bytes, and {free} are free"
+            ))
+            .remedy("make room, or copy the segment to another disk and recover it there")
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `harborseal verify`: every check, of every segment, and of the chains they form.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use harborseal_segment::open::Keyring;
@@ -12,9 +12,12 @@ use serde::Serialize;
 use super::error::{CliError, ExitStatus};
 use super::findings::{self, FindingLine};
 use super::output::{self, Output, people};
+use super::progress::{Pace, Progress};
 use super::{keygen, paths};
-use crate::archive::find;
-use crate::archive::verify::{Check, total_bytes};
+use crate::archive::find::{self, FindError};
+use crate::archive::recover::copy_path;
+use crate::archive::verify::Check;
+use crate::text::Plain;
 
 /// Check segments, and that none is missing.
 ///
@@ -35,9 +38,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
 
-    /// Accept only segments that this node wrote and signed to their end; `inspect` shows a segment's node
-    #[arg(long, value_name = "ID")]
+    /// Accept only segments that this node wrote and signed to their end: by its id or its public key, as you noted them once. Without
+    /// it, who can write to the disk could have signed everything anew with a key of his own. `inspect` shows both
+    #[arg(long, value_name = "ID|KEY", value_parser = node)]
     node: Option<NodeId>,
+
+    #[command(flatten)]
+    pace: Pace,
 
     #[command(flatten)]
     print: Output,
@@ -45,6 +52,31 @@ pub struct Args {
     /// Segments, or folders that are searched for them
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
+}
+
+/// A node by its id, or by its public key, whose hash the id is.
+fn node(text: &str) -> Result<NodeId, String> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return text
+            .parse()
+            .map_err(|_| "a node's id is 32 hex digits, its public key 64".to_owned());
+    }
+    let mut key = [0; 32];
+    for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+        let value = std::str::from_utf8(pair)
+            .ok()
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        *byte = value.ok_or("a node's public key is 64 hex digits")?;
+    }
+    Ok(NodeId::of_key(&key))
+}
+
+/// A file or folder that could not be checked.
+#[derive(Serialize)]
+struct NotRead {
+    path: String,
+    error: String,
 }
 
 /// The summary.
@@ -79,6 +111,10 @@ struct Summary {
     seconds: f64,
     findings: Vec<FindingLine>,
     findings_left_out: u64,
+    not_read: Vec<NotRead>,
+    /// Damaged segments beside which no repaired copy stands yet.
+    #[serde(skip)]
+    without_copy: usize,
 }
 
 /// What was opened with the identity.
@@ -99,43 +135,26 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         .transpose()?
         .map(Keyring::new);
     let found = paths::find_segments(&args.paths)?;
-    let bar = paths::progress("verifying", total_bytes(&found.segments));
-    let (mut before, mut current) = (0, (PathBuf::new(), 0));
-    let mut progress = |path: &std::path::Path, done: u64| {
-        if current.0 != path {
-            before += current.1;
-            current.0 = path.to_owned();
-        }
-        current.1 = done;
-        bar.set_position(before + done);
-    };
+    let mut progress = Progress::new("verifying", &found.segments, args.pace);
     let again = || {
         find::segments(&found.folders)
             .map(|found| found.segments)
             .unwrap_or_default()
     };
     let complete = !found.folders.is_empty();
-    let check = Check::run(&found.segments, complete, keyring.as_mut(), &again, &mut progress);
-    bar.finish_and_clear();
+    let check = Check::run(
+        &found.segments,
+        complete,
+        keyring.as_mut(),
+        &again,
+        &mut |path, done| progress.reached(path, done),
+    );
+    progress.finish();
 
     let mut summary = Summary::default();
-    let mut io_failed = false;
     summary.files(&check, args.node);
     summary.between(&check);
-    for (path, error) in &check.unreadable {
-        // A crash may leave a file without a block, and no chain misses it. Who names it takes it for a segment.
-        if error.is_never_begun() && !args.paths.contains(path) {
-            summary.never_begun += 1;
-            people(format_args!("harborseal: {}: note: {error}", path.display()));
-            continue;
-        }
-        summary.unreadable += 1;
-        io_failed |= error.is_io();
-        people(format_args!(
-            "harborseal: {}",
-            findings::unreadable(path, &error.0)
-        ));
-    }
+    let io_failed = summary.not_read(&check, &found.problems, &args.paths);
     summary.seconds = began.elapsed().as_secs_f64();
     summary.ok =
         summary.damaged == 0 && summary.missing == 0 && summary.unsupported == 0 && summary.unreadable == 0;
@@ -197,7 +216,9 @@ impl Summary {
                     report.findings
                 }
             };
-            self.damaged += usize::from(found.count(Severity::Damage) > 0);
+            let damaged = found.count(Severity::Damage) > 0;
+            self.damaged += usize::from(damaged);
+            self.without_copy += usize::from(damaged && !copy_path(path).exists());
             self.unsupported += usize::from(found.count(Severity::Unsupported) > 0);
             findings::tell(path, &found);
             self.findings
@@ -207,6 +228,35 @@ impl Summary {
         self.bytes = check.bytes();
         self.nodes = check.chains.nodes().iter().map(ToString::to_string).collect();
         self.deleted = check.chains.deleted().len();
+    }
+
+    /// What could not be checked; true if the system was the reason.
+    fn not_read(&mut self, check: &Check, problems: &[FindError], named: &[PathBuf]) -> bool {
+        let mut io_failed = false;
+        for (path, error) in &check.unreadable {
+            // A crash may leave a file without a block, and no chain misses it. Who names it takes it for a segment.
+            if error.is_never_begun() && !named.contains(path) {
+                self.never_begun += 1;
+                people(format_args!("harborseal: {}: note: {error}", path.display()));
+                continue;
+            }
+            io_failed |= error.is_io();
+            self.unread(path, findings::unreadable(path, &error.0), &error.to_string());
+        }
+        for FindError { path, why } in problems {
+            io_failed = true;
+            self.unread(path, CliError::file("read", path, why), &Plain(why).to_string());
+        }
+        io_failed
+    }
+
+    fn unread(&mut self, path: &Path, told: CliError, error: &str) {
+        self.unreadable += 1;
+        people(format_args!("harborseal: {told}"));
+        self.not_read.push(NotRead {
+            path: path.display().to_string(),
+            error: error.to_owned(),
+        });
     }
 
     /// What was found between files.
@@ -267,15 +317,27 @@ impl Summary {
             .iter()
             .filter(|(n, _)| *n > 0)
             .map(|(n, state)| format!("{n} {state}"));
+        let states = match states.collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => none,
+            states => format!(" ({states})"),
+        };
         output::data(format_args!(
-            "{} segments ({}), {:.1} MB, {} chunks: {verdict}",
-            self.segments,
-            states.collect::<Vec<_>>().join(", "),
+            "{}{states}, {:.1} MB, {}: {verdict}",
+            paths::count(self.segments as u64, "segment"),
             self.bytes as f64 / 1e6,
-            self.chunks
+            paths::count(self.chunks, "chunk")
         ))?;
-        if self.damaged > 0 {
+        match &self.nodes[..] {
+            [] => {}
+            [node] => output::data(format_args!("of node {node}"))?,
+            nodes => output::data(format_args!("of {} nodes: {}", nodes.len(), nodes.join(", ")))?,
+        }
+        if self.without_copy > 0 {
             people("harborseal: `harborseal recover` saves into copies what is whole in damaged segments");
+        } else if self.damaged > 0 {
+            people(
+                "harborseal: repaired copies stand beside the damaged segments; they count until you move them elsewhere",
+            );
         }
         if self.deleted > 0 {
             output::data(format_args!(
