@@ -72,7 +72,7 @@ impl Run {
 }
 
 /// The middle one; of an even number the mean of the two middle ones; 0 of none.
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => 0.0,

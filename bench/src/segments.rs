@@ -1,0 +1,216 @@
+//! Segments to measure with: chunks full to the brim with packets of 1,200 bytes, as an engine under load writes them.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use harborseal_segment::block::HEADER_LEN;
+use harborseal_segment::body::{ChunkHead, StreamInfo};
+use harborseal_segment::cipher::{Backend, SealKey};
+use harborseal_segment::identity::Identity;
+use harborseal_segment::ids::{RunId, SegmentId, StreamId};
+use harborseal_segment::keys::{Hint, SegmentSecret, StreamKeys, Wrap, wrap};
+use harborseal_segment::node::NodeKey;
+use harborseal_segment::random::FixedBytes;
+use harborseal_segment::record::push_record;
+use harborseal_segment::writer::{ChunkPlan, Features, FinishParams, Placed, SegmentParams, SegmentWriter};
+
+const BEGAN_S: u64 = 1_795_000_000;
+const CHUNK_LEN: usize = 64 * 1024;
+const PACKET_LEN: usize = 1200;
+const STREAMS: u8 = 16;
+const SLOT: u32 = 5;
+/// Chunks between two commits, each with a checkpoint: 16 MiB.
+const COMMIT_EVERY: u64 = 256;
+/// Chunks behind the last commit of a torn segment.
+const TAIL_CHUNKS: u64 = 8;
+
+pub fn node() -> NodeKey {
+    NodeKey::from_bytes(&[0x22; 32])
+}
+
+/// Whom the chunks are for.
+pub fn identity() -> Identity {
+    Identity::generate(&mut FixedBytes(&[1; 64]))
+}
+
+/// S of the customer in the `n`-th segment.
+pub fn secret(n: u8) -> [u8; 32] {
+    [0xA0 ^ n; 32]
+}
+
+/// How a segment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With its footer.
+    Sealed,
+    /// As a crash leaves it: some chunks beyond the floor, no footer.
+    Torn,
+}
+
+/// Writes the `n`-th segment of a chain, of about `bytes`, to `path`. Returns where its blocks end.
+pub fn write(path: &Path, n: u8, bytes: u64, end: End) -> anyhow::Result<u64> {
+    let (writer, head) = SegmentWriter::new(params(n));
+    let mut file = Growing {
+        file: BufWriter::with_capacity(4 << 20, File::create(path)?),
+        len: 0,
+        durable: 0,
+    };
+    file.file.write_all(&head)?;
+    file.len = head.len() as u64;
+    let mut segment = Segment { writer, file };
+    let streams = segment.begin(n)?;
+    let mut buffer = vec![0; CHUNK_LEN];
+    let mut chunks = 0;
+    while segment.file.len < bytes {
+        for stream in &streams {
+            segment.chunk(stream, chunks / u64::from(STREAMS), &mut buffer)?;
+            chunks += 1;
+            if chunks % COMMIT_EVERY == 0 {
+                segment.commit()?;
+            }
+        }
+    }
+    segment.commit()?;
+    if end == End::Torn {
+        for _ in 0..TAIL_CHUNKS {
+            segment.chunk(&streams[0], chunks / u64::from(STREAMS), &mut buffer)?;
+            chunks += u64::from(STREAMS);
+        }
+        segment.file.file.flush()?;
+        return Ok(segment.file.len);
+    }
+    let last = FinishParams::sealed(None, segment.file.durable, BEGAN_S + 60);
+    let finished = segment.writer.finish(Some(&node()), last);
+    segment.file.file.write_all(&finished.bytes)?;
+    segment.file.file.flush()?;
+    Ok(finished.offset)
+}
+
+fn params(n: u8) -> SegmentParams {
+    SegmentParams {
+        segment_id: SegmentId([0x10 + n; 16]),
+        node: node().public(),
+        run_id: RunId([0x33; 16]),
+        shard: 0,
+        prev: match n {
+            0 => SegmentId::ZERO,
+            _ => SegmentId([0x10 + n - 1; 16]),
+        },
+        chain_seq: n.into(),
+        created_s: BEGAN_S,
+        features: Features::default(),
+    }
+}
+
+struct Growing {
+    file: BufWriter<File>,
+    len: u64,
+    /// What the blocks state as durable. Nothing here is synced: the figures are of reading.
+    durable: u64,
+}
+
+impl Growing {
+    fn put(&mut self, placed: &Placed, bytes: &[u8]) -> anyhow::Result<()> {
+        anyhow::ensure!(placed.offset == self.len, "blocks are dense");
+        self.file.write_all(bytes)?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn durable_4k(&self) -> u32 {
+        (self.durable / 4096) as u32
+    }
+}
+
+struct Segment {
+    writer: SegmentWriter,
+    file: Growing,
+}
+
+struct Stream {
+    row: u32,
+    key: SealKey,
+}
+
+impl Segment {
+    /// The customer's key and all streams.
+    fn begin(&mut self, n: u8) -> anyhow::Result<Vec<Stream>> {
+        let segment_id = self.writer.segment_id();
+        let place = Wrap {
+            node_id: node().public().id(),
+            segment_id,
+            slot: SLOT,
+            i: 0,
+            n: 1,
+            erase: None,
+        };
+        let secret = || SegmentSecret::from_bytes(secret(n));
+        let mut hint = Hint::from_bytes([7; 32]);
+        (0..n).for_each(|_| hint.ratchet());
+        let identity = identity();
+        let entry = wrap(
+            identity.public(),
+            &place,
+            &hint,
+            &secret(),
+            &mut FixedBytes(&[9; 128]),
+        );
+        let (placed, bytes) = self.writer.add_keys(&[entry], 0);
+        self.file.put(&placed, &bytes)?;
+        let mut streams = Vec::new();
+        for camera in 0..STREAMS {
+            let stream_id = StreamId([n << 4 ^ camera ^ 0x80; 16]);
+            let keys = StreamKeys::derive(&segment_id, &secret(), &stream_id);
+            let info = StreamInfo {
+                ssrc: camera.into(),
+                media_index: 0,
+                clock_rate: 90_000,
+                opened_ns: BEGAN_S * 1_000_000_000,
+                camera_id: format!("camera-{camera}"),
+                sdp: "v=0\r\n".into(),
+            };
+            let key = keys.seal_key(Backend::ALL[0]);
+            let (row, placed, bytes) =
+                self.writer
+                    .add_stream(stream_id, SLOT, &key, keys.commitment(), &info, 0);
+            self.file.put(&placed, &bytes)?;
+            streams.push(Stream { row, key });
+        }
+        Ok(streams)
+    }
+
+    fn chunk(&mut self, stream: &Stream, so_far: u64, buffer: &mut [u8]) -> anyhow::Result<()> {
+        let packet = [0x80; PACKET_LEN];
+        let packets = (CHUNK_LEN - HEADER_LEN - ChunkHead::LEN) / (PACKET_LEN + 8);
+        let body = &mut buffer[HEADER_LEN..];
+        ChunkHead {
+            base_ns: (BEGAN_S + 1) * 1_000_000_000,
+            packet_count: packets as u32,
+            lost_before: 0,
+            chunks_so_far: so_far,
+        }
+        .encode_to(body);
+        let mut body_len = ChunkHead::LEN;
+        for packet_no in 0..packets {
+            body_len = push_record(body, body_len, 0, packet_no as u32, &packet);
+        }
+        let plan = ChunkPlan {
+            row: stream.row,
+            body_len,
+            first_s: BEGAN_S + 1,
+            last_s: BEGAN_S + 1,
+            durable_4k: self.file.durable_4k(),
+        };
+        let placed = self.writer.seal_chunk(plan, &stream.key, buffer);
+        self.file.put(&placed, &buffer[..placed.total_len as usize])
+    }
+
+    fn commit(&mut self) -> anyhow::Result<()> {
+        self.file.durable = self.file.len;
+        let (placed, bytes) = self
+            .writer
+            .checkpoint(&node(), self.file.durable, None, BEGAN_S + 1, &[]);
+        self.file.put(&placed, &bytes)
+    }
+}
