@@ -1,6 +1,7 @@
 //! The whole engine from outside, one file per behaviour.
 
 mod addresses;
+mod bad_days;
 mod bad_input;
 mod cameras;
 mod control;
