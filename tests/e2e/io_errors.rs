@@ -4,7 +4,9 @@
 //!
 //! With `HARBORSEAL_IO_ERRORS=all` (`tests/io-errors`) every n fails in each of the ways; else each n in one of them, in turn.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use harborseal_tests::harness::engine::{assert_books_close, count, dropped_in_all};
@@ -35,7 +37,8 @@ fn the_nth_request_to_the_file_system_fails_for_every_n() {
     }
     let all_ways = std::env::var("HARBORSEAL_IO_ERRORS").is_ok_and(|value| value == "all");
     let next = AtomicU64::new(1);
-    let (fired, dropped) = (AtomicU64::new(0), AtomicU64::new(0));
+    // By what was asked: runs in which it failed, and the packets that this cost.
+    let costs: Mutex<BTreeMap<String, (u64, u64)>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
@@ -52,12 +55,13 @@ fn the_nth_request_to_the_file_system_fails_for_every_n() {
                             count,
                             errno,
                         };
-                        let Some(lost) = run(&mut lab, fault) else {
+                        let Some((asked, lost)) = run(&mut lab, fault) else {
                             continue;
                         };
                         any = true;
-                        fired.fetch_add(1, Ordering::Relaxed);
-                        dropped.fetch_add(lost, Ordering::Relaxed);
+                        let mut costs = costs.lock().expect("no holder panics");
+                        let cost = costs.entry(asked).or_default();
+                        *cost = (cost.0 + 1, cost.1 + lost);
                     }
                     if !any {
                         break;
@@ -66,10 +70,12 @@ fn the_nth_request_to_the_file_system_fails_for_every_n() {
             });
         }
     });
-    let (fired, dropped) = (fired.into_inner(), dropped.into_inner());
-    println!(
-        "{fired} runs with a failing request, {dropped} packets dropped and counted in all of them together"
-    );
+    let costs = costs.into_inner().expect("no holder panics");
+    for (asked, (runs, lost)) in &costs {
+        println!("{asked}: failed first in {runs} runs, {lost} packets dropped and counted");
+    }
+    let fired: u64 = costs.values().map(|(runs, _)| runs).sum();
+    println!("{fired} runs with failing requests");
     assert!(fired > 60, "a run makes more requests than {fired}");
 }
 
@@ -85,8 +91,8 @@ fn lab() -> Lab {
     lab
 }
 
-/// One short run with one fault. The packets it cost; `None` if the run was over before the fault's turn came.
-fn run(lab: &mut Lab, fault: Fault) -> Option<u64> {
+/// One short run with one fault: what was asked where it fired first, and the packets it cost; `None` if the run was over before the fault's turn came.
+fn run(lab: &mut Lab, fault: Fault) -> Option<(String, u64)> {
     let disk = Faulty::mount(&lab.path("disk"), Some(fault));
     lab.write_config();
     let mut engine = Engine::spawn(&lab.config());
@@ -127,7 +133,7 @@ fn run(lab: &mut Lab, fault: Fault) -> Option<u64> {
         back.iter().all(|packet| rest.any(|sent| sent == packet)),
         "{at}: a packet that was not sent, or not in this place"
     );
-    fired.map(|_| dropped_in_all(&last))
+    fired.map(|asked| (asked, dropped_in_all(&last)))
 }
 
 /// Says where a failure happened that something else reports.
