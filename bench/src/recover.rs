@@ -9,6 +9,7 @@ use anyhow::ensure;
 use clap::Args;
 use harborseal::archive::recover::{Outcome, copy_path, recover};
 use harborseal::uring::sys::{self, Usage};
+use harborseal_segment::writer::Features;
 use rustix::fs::{Advice, fadvise};
 use serde::Serialize;
 
@@ -95,7 +96,13 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             None => tempfile::tempdir()?,
         };
         let path = folder.path().join("a.hseal");
-        let end = segments::write(&path, 0, (gib * (1u64 << 30) as f64) as u64, End::Torn)?;
+        let end = segments::write(
+            &path,
+            0,
+            (gib * (1u64 << 30) as f64) as u64,
+            End::Torn,
+            Features::default(),
+        )?;
         let mut runs = [const { Vec::new() }; CASES.len()];
         let mut written = [0; CASES.len()];
         for _ in 0..options.repeats {

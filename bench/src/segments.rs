@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use harborseal_segment::block::HEADER_LEN;
 use harborseal_segment::body::{ChunkHead, StreamInfo};
 use harborseal_segment::cipher::{Backend, SealKey};
 use harborseal_segment::identity::Identity;
@@ -49,8 +48,8 @@ pub enum End {
 }
 
 /// Writes the `n`-th segment of a chain, of about `bytes`, to `path`. Returns where its blocks end.
-pub fn write(path: &Path, n: u8, bytes: u64, end: End) -> anyhow::Result<u64> {
-    let (writer, head) = SegmentWriter::new(params(n));
+pub fn write(path: &Path, n: u8, bytes: u64, end: End, features: Features) -> anyhow::Result<u64> {
+    let (writer, head) = SegmentWriter::new(params(n, features));
     let mut file = Growing {
         file: BufWriter::with_capacity(4 << 20, File::create(path)?),
         len: 0,
@@ -87,7 +86,7 @@ pub fn write(path: &Path, n: u8, bytes: u64, end: End) -> anyhow::Result<u64> {
     Ok(finished.offset)
 }
 
-fn params(n: u8) -> SegmentParams {
+fn params(n: u8, features: Features) -> SegmentParams {
     SegmentParams {
         segment_id: SegmentId([0x10 + n; 16]),
         node: node().public(),
@@ -99,7 +98,7 @@ fn params(n: u8) -> SegmentParams {
         },
         chain_seq: n.into(),
         created_s: BEGAN_S,
-        features: Features::default(),
+        features,
     }
 }
 
@@ -182,8 +181,9 @@ impl Segment {
 
     fn chunk(&mut self, stream: &Stream, so_far: u64, buffer: &mut [u8]) -> anyhow::Result<()> {
         let packet = [0x80; PACKET_LEN];
-        let packets = (CHUNK_LEN - HEADER_LEN - ChunkHead::LEN) / (PACKET_LEN + 8);
-        let body = &mut buffer[HEADER_LEN..];
+        let body_at = self.writer.chunk_body_at();
+        let packets = (CHUNK_LEN - body_at - ChunkHead::LEN) / (PACKET_LEN + 8);
+        let body = &mut buffer[body_at..];
         ChunkHead {
             base_ns: (BEGAN_S + 1) * 1_000_000_000,
             packet_count: packets as u32,

@@ -18,6 +18,7 @@ use harborseal_segment::head::Head;
 use harborseal_segment::keys::{SegmentSecret, StreamKeys};
 use harborseal_segment::open::Keyring;
 use harborseal_segment::scan::{Item, Scanner};
+use harborseal_segment::writer::Features;
 use serde::Serialize;
 
 use crate::machine::Machine;
@@ -33,6 +34,9 @@ pub struct Options {
     /// Segments they are spread over.
     #[arg(long, default_value_t = 4)]
     pub segments: u8,
+    /// With the format's STRONG_LEAF: every chunk's body has a SHA-256 that verify checks too.
+    #[arg(long)]
+    pub strong_leaf: bool,
     /// Repetitions, of all cases in turn.
     #[arg(long, default_value_t = 7)]
     pub repeats: u32,
@@ -49,6 +53,7 @@ struct Report {
     machine: Machine,
     bytes: u64,
     segments: u8,
+    strong_leaf: bool,
     repeats: u32,
     figures: Vec<Figure>,
     /// Verify with an identity, as a share of the opening library's own speed: median over the repetitions.
@@ -77,10 +82,14 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         None => tempfile::tempdir()?,
     };
     let each = (options.gib * (1u64 << 30) as f64) as u64 / u64::from(options.segments);
+    let features = Features {
+        strong_leaf: options.strong_leaf,
+        ..Features::default()
+    };
     let mut paths = Vec::new();
     for n in 0..options.segments {
         let path = folder.path().join(format!("{n}.hseal"));
-        segments::write(&path, n, each, End::Sealed)?;
+        segments::write(&path, n, each, End::Sealed, features)?;
         paths.push(path);
     }
     let chunks = some_chunks(&paths[0])?;
@@ -118,6 +127,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         machine,
         bytes: samples[0][0].bytes,
         segments: options.segments,
+        strong_leaf: options.strong_leaf,
         repeats: options.repeats,
         share_of_opening_alone: share(|sample| sample.bytes as f64 / sample.wall_ns as f64),
         share_of_opening_alone_by_cpu: share(|sample| sample.bytes as f64 / sample.cpu_ns.max(1) as f64),
