@@ -18,6 +18,7 @@ mod memory;
 mod plaintext;
 mod power_cut;
 mod read_only;
+mod readers;
 mod reload;
 mod retention;
 mod shards;

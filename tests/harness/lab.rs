@@ -117,14 +117,27 @@ impl Lab {
     /// Makes an identity and registers its public key.
     #[track_caller]
     pub fn customer(&mut self, name: &str) {
-        let public_key = self.identity_made(name);
+        self.customer_with(name, &[]);
+    }
+
+    /// The same with more arguments for `keygen`.
+    #[track_caller]
+    pub fn customer_with(&mut self, name: &str, more: &[&str]) {
+        let public_key = self.identity_made_with(name, more);
         self.customers.push((name.to_owned(), public_key));
     }
 
     /// Makes an identity that the engine never hears of; returns its public key.
     #[track_caller]
     pub fn identity_made(&self, name: &str) -> String {
-        let made = harborseal(["keygen".as_ref(), "-o".as_ref(), self.identity(name).as_os_str()]).ok();
+        self.identity_made_with(name, &[])
+    }
+
+    #[track_caller]
+    fn identity_made_with(&self, name: &str, more: &[&str]) -> String {
+        let identity = self.identity(name);
+        let arguments = ["keygen".as_ref(), "-o".as_ref(), identity.as_os_str()];
+        let made = harborseal(arguments.into_iter().chain(more.iter().map(std::ffi::OsStr::new))).ok();
         made.stdout
             .lines()
             .last()

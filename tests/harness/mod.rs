@@ -8,6 +8,7 @@ pub mod faulty;
 pub mod lab;
 pub mod net;
 pub mod packets;
+pub mod readers;
 pub mod root;
 pub mod rtp;
 pub mod tools;

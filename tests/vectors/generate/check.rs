@@ -143,11 +143,13 @@ type Chunks = BTreeMap<u64, Vec<(u64, bool, Vec<u8>)>>;
 
 /// What `person` gets of all files together; a chunk that is met twice counts once.
 pub fn opened(vector: &Vector, person: Person) -> Opened {
-    let Some(mut keyring) = keyring(person) else {
-        return Opened::default();
-    };
+    keyring(person).map_or_else(Opened::default, |keyring| opened_by(&vector.bytes, keyring))
+}
+
+/// What one identity gets of all files together.
+pub fn opened_by(files: &[Vec<u8>], mut keyring: Keyring) -> Opened {
     let mut streams: BTreeMap<(String, String), (u32, StreamInfo, Chunks)> = BTreeMap::new();
-    for bytes in &vector.bytes {
+    for bytes in files {
         let Ok(mut segment) = Segment::open(bytes) else {
             continue;
         };
@@ -199,11 +201,15 @@ pub fn findings(vector: &Vector) -> Vec<Finding> {
     let person = PEOPLE
         .into_iter()
         .find(|person| Some(person.name) == vector.with_identity);
-    let mut keyring = person.and_then(keyring);
+    findings_of(&vector.files, &vector.bytes, person.and_then(keyring))
+}
+
+/// All findings in these files, which are called so, and, of several, those about their chains.
+pub fn findings_of(names: &[String], files: &[Vec<u8>], mut keyring: Option<Keyring>) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut chains = Chains::default();
     let mut file_of = BTreeMap::new();
-    for (file, bytes) in vector.files.iter().zip(&vector.bytes) {
+    for (file, bytes) in names.iter().zip(files) {
         match verify(bytes, keyring.as_mut(), |_| {}) {
             Err(error) => found.push(refusal(file, &error)),
             Ok(report) => {
@@ -218,7 +224,7 @@ pub fn findings(vector: &Vector) -> Vec<Finding> {
             }
         }
     }
-    if vector.files.len() > 1 {
+    if files.len() > 1 {
         for told_of in chains.check(true, &|_| false) {
             found.push(told(
                 file_of[&told_of.segment_id],

@@ -5,6 +5,7 @@
 pub const REFUSED: &[&str] = &[
     "a-block-behind-the-footer",
     "a-critical-private-block",
+    "a-ct-of-112-bytes",
     "a-footer-counts-wrongly",
     "a-foreign-block",
     "a-foreign-footer",
@@ -23,6 +24,7 @@ pub const REFUSED: &[&str] = &[
     "a-short-tombstone",
     "a-stream-without-room-for-its-commitment",
     "a-watermark-ahead",
+    "an-enc-of-64-bytes",
     "an-unknown-critical-block",
     "an-unknown-incompat-bit",
     "another-version",

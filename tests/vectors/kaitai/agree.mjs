@@ -39,7 +39,7 @@ function checkVectors(folder) {
       const vector = JSON.parse(readFileSync(join(folder, kind, name), 'utf8'));
       const found = vector.files.map((file) => attempt(readFileSync(join(folder, kind, file))));
       const told = kind === 'good' ? goodDiffers(vector, found) : badDiffers(vector, found);
-      told.forEach((line) => console.log(`${kind}/${vector.name ?? name}: ${line}`));
+      told.forEach((line) => console.log(`${vector.name}: ${line}`));
       count += 1;
       differing += told.length > 0;
     }
