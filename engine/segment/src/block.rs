@@ -97,17 +97,44 @@ pub enum BlockError {
     /// Empty space, or something that was never a block.
     #[error("no block begins here")]
     NoMagic,
+    /// The bytes end inside the block.
     #[error("the block is cut: {len} of {needed} bytes")]
-    Cut { len: usize, needed: usize },
+    Cut {
+        /// Bytes there are.
+        len: usize,
+        /// Bytes of the block.
+        needed: usize,
+    },
+    /// The header was changed, or is no header.
     #[error("header CRC32C is {stored:08x}, its bytes give {computed:08x}")]
-    HeaderCrc { stored: u32, computed: u32 },
+    HeaderCrc {
+        /// As the header says.
+        stored: u32,
+        /// Over its bytes.
+        computed: u32,
+    },
     /// The CRC holds, so it was written so: by a newer or a faulty writer, not by a failing disk.
     #[error("header field {field} is {value}, against the format")]
-    Field { field: &'static str, value: u64 },
+    Field {
+        /// Its name in docs/FORMAT.md §3.1.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+    },
+    /// Extension or body were changed.
     #[error("body CRC32C is {stored:08x}, its bytes give {computed:08x}")]
-    BodyCrc { stored: u32, computed: u32 },
+    BodyCrc {
+        /// As the header says.
+        stored: u32,
+        /// Over their bytes.
+        computed: u32,
+    },
+    /// A byte behind the body is not zero.
     #[error("padding at byte {at} of the block is not zero")]
-    Padding { at: usize },
+    Padding {
+        /// The first such byte of the block.
+        at: usize,
+    },
 }
 
 impl BlockError {
@@ -137,7 +164,9 @@ pub enum Stored {
 /// A block header. Magic, reserved bytes and the header's own CRC are not fields: they follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
+    /// What it holds.
     pub block_type: BlockType,
+    /// Bit 0 critical, bit 1 hashed (a CHUNK only).
     pub flags: u8,
     /// Bytes from the block's start to its body: 128, or 160 with the STREAM extension.
     pub header_len: u16,
@@ -147,15 +176,23 @@ pub struct Header {
     pub body_len: u32,
     /// Segment of origin.
     pub segment_id: SegmentId,
+    /// Its number in its segment of origin, dense from 0.
     pub block_no: u64,
+    /// The stream of a STREAM or CHUNK; else zero.
     pub stream_id: StreamId,
+    /// The slot whose secret opens a STREAM or CHUNK; else 0.
     pub key_slot: u32,
+    /// Arrival of a CHUNK's first packet, whole seconds since 1970; else 0.
     pub first_arrival_s: u64,
+    /// Arrival of a CHUNK's last packet, whole seconds since 1970; else 0.
     pub last_arrival_s: u64,
+    /// Its number in its stream and origin, dense from 0; a CHUNK only, else 0.
     pub stream_seq: u64,
     /// The origin segment's watermark ÷ 4096 when this block was made.
     pub durable_4k: u32,
+    /// AES-GCM tag of a STREAM or CHUNK; else zero.
     pub tag: [u8; 16],
+    /// CRC32C of everything from byte 128 to the body's end, as stored.
     pub body_crc32c: u32,
 }
 
@@ -206,6 +243,7 @@ impl Header {
         (block_type.header_len() + body_len).next_multiple_of(BLOCK_ALIGN)
     }
 
+    /// Whether a reader that does not know the type must not go on without it.
     pub fn is_critical(&self) -> bool {
         self.flags & FLAG_CRITICAL != 0
     }
@@ -396,199 +434,4 @@ pub fn parse_block(bytes: &[u8]) -> Result<Header, BlockError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chunk_header() -> Header {
-        Header {
-            stream_id: StreamId([7; 16]),
-            key_slot: 3,
-            first_arrival_s: 1_795_000_000,
-            last_arrival_s: 1_795_000_001,
-            stream_seq: 9,
-            durable_4k: 77,
-            tag: [5; 16],
-            ..Header::new(BlockType::Chunk, SegmentId([1; 16]), 42, 5000)
-        }
-    }
-
-    #[test]
-    fn a_header_comes_back_as_written() {
-        let header = chunk_header();
-        assert_eq!(Header::parse(&header.encode()), Ok(header));
-        assert_eq!(header.total_len, 8192);
-    }
-
-    #[test]
-    fn every_bit_flip_in_a_header_is_refused() {
-        let bytes = chunk_header().encode();
-        for bit in 0..HEADER_LEN * 8 {
-            let mut flipped = bytes;
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(Header::parse(&flipped).is_err(), "bit {bit}");
-        }
-    }
-
-    #[test]
-    fn every_byte_flip_in_a_block_is_refused() {
-        let header = Header::new(BlockType::Checkpoint, SegmentId([1; 16]), 4, 160);
-        let block = encode_block(header, &[9; 160]);
-        assert!(parse_block(&block).is_ok());
-        for at in 0..block.len() {
-            let mut flipped = block.clone();
-            flipped[at] ^= 0x40;
-            assert!(parse_block(&flipped).is_err(), "byte {at}");
-        }
-    }
-
-    #[test]
-    fn every_cut_of_a_block_is_refused() {
-        let block = encode_block(
-            Header::new(BlockType::Index, SegmentId([1; 16]), 4, 160),
-            &[9; 160],
-        );
-        for len in 0..block.len() {
-            assert!(parse_block(&block[..len]).is_err(), "{len} bytes");
-        }
-    }
-
-    #[test]
-    fn a_valid_crc_does_not_excuse_a_broken_rule() {
-        let good = chunk_header();
-        let refused = |name, header: Header| {
-            let err = Header::parse(&header.encode()).unwrap_err();
-            assert!(matches!(err, BlockError::Field { .. }), "{name}: {err}");
-        };
-        refused(
-            "total_len off the grid",
-            Header {
-                total_len: 8193,
-                ..good
-            },
-        );
-        refused(
-            "total_len 0",
-            Header {
-                total_len: 0,
-                body_len: 0,
-                ..good
-            },
-        );
-        refused(
-            "total_len over 1 MiB",
-            Header {
-                total_len: (MAX_BLOCK_LEN + BLOCK_ALIGN) as u32,
-                ..good
-            },
-        );
-        refused(
-            "body beyond the block",
-            Header {
-                body_len: 8192 - 127,
-                ..good
-            },
-        );
-        refused(
-            "body_len that would wrap",
-            Header {
-                body_len: u32::MAX,
-                ..good
-            },
-        );
-        refused(
-            "short header",
-            Header {
-                header_len: 127,
-                ..good
-            },
-        );
-        let hashed = Header::hashed_chunk(SegmentId([1; 16]), 3, 16);
-        assert!(Header::parse(&hashed.encode()).is_ok());
-        refused(
-            "hashed CHUNK without its hash",
-            Header {
-                header_len: 128,
-                ..hashed
-            },
-        );
-        let stream = Header::new(BlockType::Stream, SegmentId([1; 16]), 3, 16);
-        refused(
-            "STREAM without its commitment",
-            Header {
-                header_len: 128,
-                ..stream
-            },
-        );
-        let footer = Header::new(BlockType::Footer, SegmentId([1; 16]), 3, 248);
-        refused(
-            "FOOTER of two pages",
-            Header {
-                total_len: 8192,
-                ..footer
-            },
-        );
-    }
-
-    #[test]
-    fn what_a_later_version_adds_is_ignored() {
-        let later = Header {
-            header_len: 200,
-            flags: 0x83,
-            ..chunk_header()
-        };
-        let mut bytes = later.encode();
-        bytes[header_at::RESERVED_60].fill(0xFF);
-        let crc = crc32c::crc32c(&bytes[..header_at::HEADER_CRC32C.start]);
-        put(&mut bytes, header_at::HEADER_CRC32C, &crc.to_le_bytes());
-        assert_eq!(Header::parse(&bytes), Ok(later));
-        assert!(later.is_critical());
-    }
-
-    #[test]
-    fn a_chunk_without_its_body_is_erased_and_any_other_block_is_broken() {
-        let body = [9; 5000];
-        for header_len in [128, 160] {
-            let chunk = Header {
-                header_len,
-                ..chunk_header()
-            };
-            let mut block = vec![0; 8192];
-            block[usize::from(header_len)..][..5000].copy_from_slice(&body);
-            let chunk = Header {
-                body_crc32c: crc32c::crc32c(&block[HEADER_LEN..chunk.body_end()]),
-                ..chunk
-            };
-            block[..HEADER_LEN].copy_from_slice(&chunk.encode());
-            assert_eq!(chunk.check_body(&block), Ok(Stored::Whole));
-            block[usize::from(header_len)..].fill(0);
-            assert_eq!(chunk.check_body(&block), Ok(Stored::Erased));
-            assert!(parse_block(&block).is_err());
-            for at in [usize::from(header_len), 8191] {
-                let mut scribbled = block.clone();
-                scribbled[at] = 1;
-                assert!(matches!(
-                    chunk.check_body(&scribbled),
-                    Err(BlockError::BodyCrc { .. })
-                ));
-            }
-        }
-        let header = Header::new(BlockType::Checkpoint, SegmentId([1; 16]), 4, 160);
-        let mut block = encode_block(header, &[9; 160]);
-        block[HEADER_LEN..].fill(0);
-        assert!(matches!(parse_block(&block), Err(BlockError::BodyCrc { .. })));
-    }
-
-    #[test]
-    fn an_unknown_type_parses_so_that_it_can_be_skipped() {
-        for value in [10, 0x7F, 0x80, 0xFF] {
-            let block_type = BlockType::from_u8(value).expect("not 0");
-            let header = Header {
-                header_len: 200,
-                ..Header::new(block_type, SegmentId([1; 16]), 3, 16)
-            };
-            assert_eq!(Header::parse(&header.encode()), Ok(header));
-            assert!(!block_type.is_known());
-        }
-        assert_eq!(BlockType::from_u8(0), None);
-    }
-}
+mod tests;

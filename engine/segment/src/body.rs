@@ -30,22 +30,34 @@ use crate::ids::{NodeId, SegmentId};
 /// Why a body does not follow the format, although its block is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
+    /// The body is shorter than its fields, or than its counts ask for.
     #[error("{block} body has {len} bytes, it needs {needed}")]
     Length {
+        /// The type of block.
         block: &'static str,
+        /// Bytes there are.
         len: usize,
+        /// Bytes needed.
         needed: usize,
     },
     /// `at` counts from the body's start.
     #[error("{block} body, byte {at}: {rule}")]
     Field {
+        /// The type of block.
         block: &'static str,
+        /// The byte of the body where the field stands.
         at: usize,
+        /// The rule that it breaks.
         rule: &'static str,
     },
     /// Something that a later version of the format defines: not damage.
     #[error("{block} body: {what} is not supported by this version")]
-    Unsupported { block: &'static str, what: &'static str },
+    Unsupported {
+        /// The type of block.
+        block: &'static str,
+        /// What this version does not know.
+        what: &'static str,
+    },
 }
 
 fn need_len(block: &'static str, body: &[u8], needed: usize) -> Result<(), BodyError> {

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
 
+/// Bytes of an AES-GCM tag (NIST SP 800-38D).
 pub const TAG_LEN: usize = 16;
 
 /// A sealing library.
@@ -32,6 +33,7 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// Those that were built in.
     pub const ALL: &[Backend] = &[
         #[cfg(feature = "ring")]
         Backend::Ring,
@@ -120,6 +122,7 @@ enum Schedule {
 }
 
 impl SealKey {
+    /// Expands `key` for `backend`.
     pub fn new(backend: Backend, key: &[u8; 32]) -> Self {
         SealKey(match backend {
             #[cfg(feature = "ring")]
@@ -224,6 +227,7 @@ impl BlockAad {
         aad
     }
 
+    /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         if self.longer.is_empty() {
             &self.bytes[..self.len]
@@ -242,6 +246,7 @@ pub struct NotAuthentic;
 pub struct OpenKey(Aes256Gcm);
 
 impl OpenKey {
+    /// Expands `key`.
     pub fn new(key: &[u8; 32]) -> Self {
         OpenKey(Aes256Gcm::new(key.into()))
     }

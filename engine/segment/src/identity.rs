@@ -45,28 +45,56 @@ const _: () = assert!(SECRET_LEN == 72);
 /// Why a text is not a key. No variant repeats any of the text: it may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
+    /// No `hsp1` text.
     #[error("not a public key: it must begin with hsp1, as `harborseal keygen` prints it")]
     NotPublic,
+    /// A secret where a public key was asked for.
     #[error("this is a secret identity where a public key belongs: replace it, and keep it secret")]
     SecretForPublic,
+    /// No `hss1` line.
     #[error("not an identity file: it has no line that begins with hss1")]
     NotIdentity,
+    /// A public key where a secret was asked for.
     #[error("this is a public key, not an identity: the file that `harborseal keygen -o` wrote is needed")]
     PublicForIdentity,
+    /// More than one `hss1` line.
     #[error("the identity file has more than one secret line")]
     ManySecrets,
+    /// A line that is neither a comment nor a key.
     #[error("line {line} of the identity file is neither a comment nor a secret line")]
-    StrangeLine { line: usize },
+    StrangeLine {
+        /// Its number, from 1.
+        line: usize,
+    },
+    /// Not as long as its kind of key.
     #[error("the key is cut or has extra text: {found} characters after the prefix, {needed} expected")]
-    Length { found: usize, needed: usize },
+    Length {
+        /// Bytes there are.
+        found: usize,
+        /// Bytes of such a key.
+        needed: usize,
+    },
+    /// A character that base64url does not have.
     #[error("the key is garbled: character {at} does not belong in it")]
-    Character { at: usize },
+    Character {
+        /// Its place in the text, from 0.
+        at: usize,
+    },
+    /// A mistyped or cut text.
     #[error("the key is garbled: its checksum does not match, copy it again")]
     Checksum,
+    /// Of a later version.
     #[error("the key is of kind {kem:#06x}/{signing}, which this version does not support")]
-    Unsupported { kem: u16, signing: u16 },
+    Unsupported {
+        /// HPKE KEM id.
+        kem: u16,
+        /// Kind of signing key.
+        signing: u16,
+    },
+    /// The bytes are no key of their KEM.
     #[error("the key is not valid: its KEM key is malformed")]
     KemKey,
+    /// The signing key did not sign this KEM key: the text was put together from two.
     #[error("the public key is not genuine: its signature does not match its KEM key")]
     Signature,
 }

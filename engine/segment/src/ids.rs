@@ -39,10 +39,12 @@ macro_rules! id {
             /// All zero: "none" wherever a field may be empty.
             pub const ZERO: Self = Self([0; 16]);
 
+            /// Whether all 16 bytes are zero: no id at all.
             pub fn is_zero(&self) -> bool {
                 self.0 == [0; 16]
             }
 
+            /// The 16 bytes.
             pub fn as_bytes(&self) -> &[u8; 16] {
                 &self.0
             }

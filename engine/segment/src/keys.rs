@@ -44,6 +44,7 @@ impl SegmentSecret {
         SegmentSecret(bytes)
     }
 
+    /// Draws 32 bytes.
     pub fn generate(rng: &mut impl CryptoRng) -> Self {
         let mut secret = SegmentSecret([0; 32]);
         rng.fill_bytes(&mut secret.0);
@@ -56,6 +57,7 @@ impl SegmentSecret {
 pub struct StreamSecret([u8; 32]);
 
 impl StreamSecret {
+    /// As a grant or an entry of scope 1 gives it.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         StreamSecret(bytes)
     }
@@ -100,6 +102,7 @@ impl Hint {
         Hint(bytes)
     }
 
+    /// Draws 32 bytes.
     pub fn generate(rng: &mut impl CryptoRng) -> Self {
         let mut hint = Hint([0; 32]);
         rng.fill_bytes(&mut hint.0);
@@ -244,6 +247,7 @@ pub struct Unwrapped {
     pub erasable: bool,
 }
 
+/// Why an entry gives no secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnwrapError {
     /// The usual answer: most entries are for others.
@@ -252,10 +256,15 @@ pub enum UnwrapError {
     #[error(
         "key entry of suite {kem:#06x}/{kdf:#06x}/{aead:#06x}, scope {scope}: not supported by this version"
     )]
+    /// Of a later version.
     Unsupported {
+        /// HPKE KEM id.
         kem: u16,
+        /// HPKE KDF id.
         kdf: u16,
+        /// HPKE AEAD id.
         aead: u16,
+        /// The entry's scope.
         scope: u8,
     },
     /// It opened, so whoever made it had the public key and broke the format.
@@ -383,10 +392,12 @@ impl StreamKeys {
             .is_some_and(|stored| self.commitment.ct_eq(stored).into())
     }
 
+    /// K_enc, made ready to seal with `backend`.
     pub fn seal_key(&self, backend: Backend) -> SealKey {
         SealKey::new(backend, &self.enc)
     }
 
+    /// K_enc, made ready to open.
     pub fn open_key(&self) -> OpenKey {
         OpenKey::new(&self.enc)
     }

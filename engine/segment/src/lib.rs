@@ -12,6 +12,7 @@
 //! little-endian and of fixed width. Bytes from outside are parsed into a type once; a parser returns an error
 //! and never panics.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod layout;
 

@@ -7,8 +7,10 @@
 use crate::block::{BlockType, Header};
 use sha2::{Digest, Sha256};
 
+/// SHA-256 (FIPS 180-4).
 pub type Hash = [u8; 32];
 
+/// The hash of a leaf: SHA-256(0x00 ‖ bytes), RFC 6962 §2.1.
 pub fn leaf_hash(bytes: &[u8]) -> Hash {
     Sha256::new()
         .chain_update([0])
@@ -46,6 +48,7 @@ pub struct MerkleTree {
 }
 
 impl MerkleTree {
+    /// A tree without leaves.
     pub fn new() -> Self {
         MerkleTree {
             leaf_count: 0,
@@ -53,6 +56,7 @@ impl MerkleTree {
         }
     }
 
+    /// How many leaves were pushed.
     pub fn leaf_count(&self) -> u64 {
         self.leaf_count
     }

@@ -12,18 +12,22 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 pub struct NodeKey(SigningKey);
 
 impl NodeKey {
+    /// From the 32-byte seed of RFC 8032.
     pub fn from_bytes(seed: &[u8; 32]) -> Self {
         NodeKey(SigningKey::from_bytes(seed))
     }
 
+    /// What verifies its signatures, and what SEGMENT shows.
     pub fn public(&self) -> NodePublic {
         NodePublic(self.0.verifying_key().to_bytes())
     }
 
+    /// Ed25519 over `message`, which must begin with a label of its own use.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
     }
 
+    /// Fills in the signature of a checkpoint of `segment_id`.
     pub fn sign_checkpoint(&self, checkpoint: &mut CheckpointBody, segment_id: &SegmentId) {
         let message = CheckpointBody::signed_message(&checkpoint.encode(), &self.public().id(), segment_id);
         checkpoint.signature = self.sign(&message);
@@ -48,6 +52,7 @@ impl NodeKey {
 pub struct NodePublic(pub [u8; 32]);
 
 impl NodePublic {
+    /// SHA-256("harborseal/v1/node" ‖ key), its first 16 bytes.
     pub fn id(&self) -> NodeId {
         NodeId::of_key(&self.0)
     }

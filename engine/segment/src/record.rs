@@ -48,11 +48,14 @@ pub const fn record_len(packet_len: usize) -> usize {
     RECORD_HEAD_LEN + packet_len
 }
 
+/// One record of a chunk: a packet and when it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
+    /// RTCP; else RTP.
     pub rtcp: bool,
     /// Arrival after the chunk's `base_ns`, in whole microseconds, rounded down.
     pub arrival_delta_us: u32,
+    /// The packet as it was received.
     pub packet: &'a [u8],
 }
 
@@ -60,8 +63,11 @@ pub struct Record<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("record at body byte {at} needs {needed} bytes, {left} are left")]
 pub struct RecordError {
+    /// The byte of the plaintext where the record begins.
     pub at: usize,
+    /// Bytes that it asks for.
     pub needed: usize,
+    /// Bytes that are left.
     pub left: usize,
 }
 

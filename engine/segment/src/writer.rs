@@ -57,21 +57,30 @@ pub struct Features {
 pub struct SegmentParams {
     /// Random, never used before.
     pub segment_id: SegmentId,
+    /// The node that writes and signs it.
     pub node: NodePublic,
+    /// One life of the recording process.
     pub run_id: RunId,
+    /// Which writer of the node, from 0.
     pub shard: u32,
     /// The segment before this one; `SegmentId::ZERO` for a chain's first.
     pub prev: SegmentId,
+    /// Its place in its chain, from 0.
     pub chain_seq: u64,
+    /// Seconds since 1970.
     pub created_s: u64,
+    /// What it may hold beyond the ordinary.
     pub features: Features,
 }
 
 /// Where a block belongs, and what it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
+    /// Where the block stands in the file, in bytes.
     pub offset: u64,
+    /// Its number in its segment of origin, dense from 0.
     pub block_no: u64,
+    /// Bytes of the whole block, padding included.
     pub total_len: u32,
     /// Of a CHUNK; else 0.
     pub stream_seq: u64,
@@ -86,6 +95,7 @@ pub struct ChunkPlan {
     pub body_len: usize,
     /// Arrival of its first and last packet, whole seconds since 1970.
     pub first_s: u64,
+    /// Arrival of the last packet, whole seconds since 1970.
     pub last_s: u64,
     /// This segment's watermark ÷ 4096.
     pub durable_4k: u32,
@@ -135,15 +145,19 @@ impl FinishParams {
 /// A segment's end, to be written at `offset`; the file is then cut after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
+    /// Where the block stands in the file, in bytes.
     pub offset: u64,
     /// INDEX blocks and FOOTER.
     pub bytes: Vec<u8>,
     /// The segment's final root, for its successor.
     pub root: Hash,
+    /// Leaves that the root covers.
     pub leaf_count: u64,
+    /// What the FOOTER says.
     pub footer: FooterBody,
 }
 
+/// The writer of one segment; the module says what holds of it.
 pub struct SegmentWriter {
     segment_id: SegmentId,
     features: Features,
@@ -408,6 +422,7 @@ impl SegmentWriter {
         }
     }
 
+    /// The segment that it writes.
     pub fn segment_id(&self) -> SegmentId {
         self.segment_id
     }
@@ -417,14 +432,17 @@ impl SegmentWriter {
         self.next_offset
     }
 
+    /// The number that the next block gets.
     pub fn next_block_no(&self) -> u64 {
         self.next_block_no
     }
 
+    /// CHUNK blocks so far.
     pub fn chunk_count(&self) -> u64 {
         self.tables.chunks.len() as u64
     }
 
+    /// Leaves of the Merkle tree so far.
     pub fn leaf_count(&self) -> u64 {
         self.tree.leaf_count()
     }

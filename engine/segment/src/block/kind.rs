@@ -5,14 +5,23 @@ use super::{FLAG_CRITICAL, HEADER_LEN, STREAM_HEADER_LEN};
 /// What a block is. Type 0 is never written: it is what empty space holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BlockType {
+    /// What file this is; stands at 0 and at 4096.
     Segment,
+    /// Secrets of the segment, each wrapped for one recipient.
     Key,
+    /// Which camera a stream is, sealed.
     Stream,
+    /// Packets of one stream, sealed.
     Chunk,
+    /// A signed root over all blocks before it.
     Checkpoint,
+    /// Permission for blocks of another segment to stand behind it.
     Origin,
+    /// A table of what a scan would find.
     Index,
+    /// The end of a closed segment.
     Footer,
+    /// Something is gone, and this says why.
     Tombstone,
     /// 10..=0x7F: kept for later versions of the format.
     Reserved(u8),
@@ -21,6 +30,7 @@ pub enum BlockType {
 }
 
 impl BlockType {
+    /// The type of this number; `None` for 0, which is none.
     pub fn from_u8(value: u8) -> Option<Self> {
         Some(match value {
             0 => return None,
@@ -38,6 +48,7 @@ impl BlockType {
         })
     }
 
+    /// Its number in a header.
     pub fn as_u8(self) -> u8 {
         match self {
             BlockType::Segment => 1,

@@ -43,6 +43,7 @@ pub const HEAD_RECOVERED: u32 = 2;
 
 const BLOCK: &str = "CHECKPOINT";
 
+/// The body of a CHECKPOINT block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointBody {
     /// Byte offset in this file below which all was durable when this block was made.
@@ -57,21 +58,28 @@ pub struct CheckpointBody {
     pub time_s: u64,
     /// Ed25519, by the node, over [`CheckpointBody::signed_message`].
     pub signature: [u8; 64],
+    /// Chain ends that the run found when it began; empty but in its first segments.
     pub heads: Vec<ChainHead>,
 }
 
 /// The last segment of a chain as found at the start of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChainHead {
+    /// One life of the recording process.
     pub run_id: RunId,
+    /// Which writer of the node, from 0.
     pub shard: u32,
     /// [`HEAD_FOOTER`], [`HEAD_RECOVERED`].
     pub flags: u32,
+    /// Its place in its chain, from 0.
     pub chain_seq: u64,
+    /// The segment.
     pub segment_id: SegmentId,
     /// From the segment's footer or, if it has none, its last valid checkpoint; likewise the next two.
     pub durable_upto: u64,
+    /// Leaves that the root covers.
     pub leaf_count: u64,
+    /// The Merkle root over them (docs/FORMAT.md §6).
     pub root: [u8; 32],
 }
 
@@ -90,6 +98,7 @@ impl CheckpointBody {
         )
     }
 
+    /// The body as it is stored.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = vec![0; at::SIZE];
         let flags = if self.prev_root.is_some() {
@@ -115,6 +124,7 @@ impl CheckpointBody {
         body
     }
 
+    /// Parses a body as stored; bytes behind the fields of this version are ignored (docs/FORMAT.md §4).
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
         need_len(BLOCK, body, at::SIZE)?;
         let heads_end = len_of(at::SIZE, u32_in(body, at::HEAD_COUNT), head_at::SIZE);

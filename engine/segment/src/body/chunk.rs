@@ -12,6 +12,7 @@ layout! {
     24 8 RESERVED,
 }
 
+/// The first 32 bytes of a CHUNK's plaintext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ChunkHead {
     /// Arrival of the first packet, nanoseconds since 1970.
@@ -26,6 +27,7 @@ pub struct ChunkHead {
 }
 
 impl ChunkHead {
+    /// Bytes of the fixed part.
     pub const LEN: usize = at::SIZE;
 
     /// Writes the head over `body[..32]`.

@@ -36,36 +36,49 @@ pub const FOOTER_SIGNED: u32 = 4;
 
 const BLOCK: &str = "FOOTER";
 
+/// The body of a FOOTER block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FooterBody {
     /// [`FOOTER_SEALED`] or [`FOOTER_RECOVERED`], with or without [`FOOTER_SIGNED`].
     pub flags: u32,
     /// Where the INDEX blocks of each kind stand, and how many bytes of blocks they are; both 0 for none.
     pub chunks_offset: u64,
+    /// Bytes of the INDEX blocks of chunks; 0 for none.
     pub chunks_len: u64,
+    /// Where the INDEX blocks of streams begin; 0 for none.
     pub streams_offset: u64,
+    /// Bytes of them.
     pub streams_len: u64,
+    /// Where the INDEX blocks of keys begin; 0 for none.
     pub keys_offset: u64,
+    /// Bytes of them.
     pub keys_len: u64,
     /// All leaves, those of the INDEX blocks too, not the footer's own.
     pub leaf_count: u64,
+    /// The Merkle root over them (docs/FORMAT.md §6).
     pub root: [u8; 32],
     /// The previous segment's final root; zero when unknown or none.
     pub prev_root: [u8; 32],
+    /// The watermark when it was written; in a RECOVERED one the floor that was found. Bytes.
     pub durable_upto: u64,
     /// End of the last block that is not INDEX.
     pub data_end: u64,
+    /// CHUNK blocks in the file.
     pub chunk_count: u64,
     /// Earliest and latest arrival of all chunks, seconds since 1970.
     pub first_s: u64,
+    /// Arrival of the last packet over all chunks, whole seconds since 1970.
     pub last_s: u64,
     /// RECOVERED: leaves that the last valid signed checkpoint covers. Else equal to `leaf_count`.
     pub signed_leaf_count: u64,
+    /// When it was closed, seconds since 1970.
     pub closed_s: u64,
+    /// Ed25519, by the node; zero where there is none.
     pub signature: [u8; 64],
 }
 
 impl FooterBody {
+    /// Bytes of the fixed part.
     pub const LEN: usize = at::SIZE;
 
     /// What the node signs of a body that parses, as stored: all up to the signature.
@@ -78,6 +91,7 @@ impl FooterBody {
         )
     }
 
+    /// The body as it is stored.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = vec![0; Self::LEN];
         put(&mut body, at::FLAGS, &self.flags.to_le_bytes());
@@ -105,6 +119,7 @@ impl FooterBody {
         body
     }
 
+    /// Parses a body as stored; bytes behind the fields of this version are ignored (docs/FORMAT.md §4).
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
         need_len(BLOCK, body, Self::LEN)?;
         let flags = u32_in(body, at::FLAGS);

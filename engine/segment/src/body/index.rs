@@ -59,26 +59,36 @@ const BLOCK: &str = "INDEX";
 /// One chunk. Rows stand in the order of their offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkRow {
+    /// Where the block stands in the file, in bytes.
     pub offset: u64,
+    /// Bytes of the whole block, padding included.
     pub total_len: u32,
     /// Which stream row, counted over all parts.
     pub stream_row: u32,
+    /// Arrival of the first packet, whole seconds since 1970.
     pub first_s: u64,
+    /// Arrival of the last packet, whole seconds since 1970.
     pub last_s: u64,
+    /// Its number in its segment of origin, dense from 0.
     pub block_no: u64,
+    /// Its number in its stream and origin, dense from 0; a CHUNK only, else 0.
     pub stream_seq: u64,
 }
 
 /// One stream, with totals of its chunks in this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamRow {
+    /// The stream, by its random name in its origin.
     pub stream_id: StreamId,
     /// Of its STREAM block.
     pub offset: u64,
+    /// The customer, by a number that means something in this segment only.
     pub slot: u32,
+    /// CHUNK blocks of the stream in this file.
     pub chunks: u64,
     /// Both 0 while `chunks` is 0.
     pub first_s: u64,
+    /// Arrival of the last packet, whole seconds since 1970.
     pub last_s: u64,
     /// Sum of the chunks' `total_len`.
     pub bytes: u64,
@@ -87,22 +97,31 @@ pub struct StreamRow {
 /// One KEY block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyRow {
+    /// Where the block stands in the file, in bytes.
     pub offset: u64,
+    /// Bytes of the whole block, padding included.
     pub total_len: u32,
+    /// KEY entries in the block.
     pub entry_count: u32,
 }
 
+/// The rows of one INDEX block, by kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IndexRows {
+    /// Kind 1.
     Chunks(Vec<ChunkRow>),
+    /// Kind 2.
     Streams(Vec<StreamRow>),
+    /// Kind 3.
     Keys(Vec<KeyRow>),
 }
 
 /// One INDEX block: one part of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexBody {
+    /// Number of the block within its kind, from 0.
     pub part: u32,
+    /// In the order of their blocks' offsets.
     pub rows: IndexRows,
 }
 
@@ -115,6 +134,7 @@ impl IndexBody {
         (MAX_BLOCK_LEN - HEADER_LEN - at::SIZE) / row_len
     }
 
+    /// The body as it is stored.
     pub fn encode(&self) -> Vec<u8> {
         match &self.rows {
             IndexRows::Chunks(rows) => encode_rows(self.part, rows),
@@ -123,6 +143,7 @@ impl IndexBody {
         }
     }
 
+    /// Parses a body as stored; bytes behind the fields of this version are ignored (docs/FORMAT.md §4).
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
         need_len(BLOCK, body, at::SIZE)?;
         let rows = match u32_in(body, at::KIND) {

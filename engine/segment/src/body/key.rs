@@ -48,19 +48,27 @@ const BLOCK: &str = "KEY";
 pub struct KeyEntry {
     /// HPKE algorithm ids (RFC 9180 §7). An entry of a suite that the reader does not know is kept, not refused.
     pub kem: u16,
+    /// See `kem`.
     pub kdf: u16,
+    /// See `kem`.
     pub aead: u16,
+    /// The customer, by a number that means something in this segment only.
     pub slot: u32,
+    /// [`SCOPE_CUSTOMER`] or [`SCOPE_STREAM`]; others are of a later version.
     pub scope: u8,
     /// This is recipient `i`, from 0, of the slot's `n`.
     pub i: u8,
+    /// See `i`.
     pub n: u8,
     /// The slot is erasable: its stream keys also need E.
     pub erasable: bool,
     /// Zero in [`SCOPE_CUSTOMER`].
     pub stream_id: StreamId,
+    /// By which its recipient finds it: [`Hint::for_segment`](crate::keys::Hint::for_segment).
     pub hint: [u8; 16],
+    /// HPKE encapsulated key.
     pub enc: Vec<u8>,
+    /// HPKE ciphertext, tag included.
     pub ct: Vec<u8>,
 }
 
@@ -149,6 +157,7 @@ impl KeyEntry {
 /// The entries of one KEY block, in their shuffled order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyBody {
+    /// In the order in which they stand.
     pub entries: Vec<KeyEntry>,
 }
 
@@ -156,10 +165,12 @@ impl KeyBody {
     /// Bytes before the first entry.
     pub const HEAD_LEN: usize = at::SIZE;
 
+    /// The body as it is stored.
     pub fn encode(&self) -> Vec<u8> {
         encode_entries(&self.entries)
     }
 
+    /// Parses a body as stored; bytes behind the fields of this version are ignored (docs/FORMAT.md §4).
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
         need_len(BLOCK, body, at::SIZE)?;
         // The count is from outside: it bounds the loop, never an allocation.

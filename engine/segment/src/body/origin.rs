@@ -23,22 +23,30 @@ const BLOCK: &str = "ORIGIN";
 pub struct OriginBody {
     /// Segment of origin, and what its SEGMENT block says of it.
     pub segment_id: SegmentId,
+    /// The node that wrote the origin: opening its KEY entries needs it.
     pub node_id: NodeId,
+    /// One life of the recording process.
     pub run_id: RunId,
+    /// Which writer of the node, from 0.
     pub shard: u32,
+    /// Its place in its chain, from 0.
     pub chain_seq: u64,
+    /// The first number that may stand here.
     pub first_block_no: u64,
     /// Inclusive.
     pub last_block_no: u64,
 }
 
 impl OriginBody {
+    /// Bytes of the fixed part.
     pub const LEN: usize = at::SIZE;
 
+    /// Whether a block of that origin and number may stand behind it.
     pub fn covers(&self, segment_id: &SegmentId, block_no: u64) -> bool {
         self.segment_id == *segment_id && (self.first_block_no..=self.last_block_no).contains(&block_no)
     }
 
+    /// The body as it is stored.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = vec![0; Self::LEN];
         put(&mut body, at::SEGMENT_ID, &self.segment_id.0);
@@ -51,6 +59,7 @@ impl OriginBody {
         body
     }
 
+    /// Parses a body as stored; bytes behind the fields of this version are ignored (docs/FORMAT.md §4).
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
         need_len(BLOCK, body, Self::LEN)?;
         let origin = OriginBody {

@@ -35,11 +35,17 @@ const BLOCK: &str = "SEGMENT";
 /// write, unknown `compat` bits are harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentBody {
+    /// Minor version: a reader of an older one reads on.
     pub minor: u16,
+    /// Which writer of the node, from 0.
     pub shard: u32,
+    /// Features without which a reader must not read: [`INCOMPAT_ERASABLE`], [`INCOMPAT_STRONG_LEAF`].
     pub incompat: u64,
+    /// Features without which a tool must not change the file; none in version 1.0.
     pub ro_compat: u64,
+    /// Features that a reader may ignore: [`COMPAT_COMPACTED`].
     pub compat: u64,
+    /// One life of the recording process.
     pub run_id: RunId,
     /// The segment before this one in its chain; zero in the first.
     pub prev_segment_id: SegmentId,
@@ -52,9 +58,12 @@ pub struct SegmentBody {
 }
 
 impl SegmentBody {
+    /// Bytes of the fixed part.
     pub const LEN: usize = at::SIZE;
+    /// The version of the format that this is.
     pub const MAJOR: u16 = 1;
 
+    /// What `node_key` comes to.
     pub fn node_id(&self) -> NodeId {
         NodeId::of_key(&self.node_key)
     }
@@ -64,6 +73,7 @@ impl SegmentBody {
         self.incompat & !INCOMPAT_SUPPORTED
     }
 
+    /// The body as it is stored.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = vec![0; Self::LEN];
         put(&mut body, at::MAJOR, &Self::MAJOR.to_le_bytes());

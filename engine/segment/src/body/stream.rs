@@ -20,8 +20,10 @@ pub const MEDIA_INDEX_UNKNOWN: u16 = 0xFFFF;
 
 const BLOCK: &str = "STREAM";
 
+/// The plaintext of a STREAM block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamInfo {
+    /// RTP synchronisation source (RFC 3550 §3).
     pub ssrc: u32,
     /// Which m-line of the SDP this stream is, from 0, or [`MEDIA_INDEX_UNKNOWN`].
     pub media_index: u16,
@@ -29,6 +31,7 @@ pub struct StreamInfo {
     pub clock_rate: u32,
     /// Arrival of the stream's first packet in this run, nanoseconds since 1970; 0 if none had come yet.
     pub opened_ns: u64,
+    /// The camera, as the configuration names it.
     pub camera_id: String,
     /// Empty when there is none.
     pub sdp: String,
@@ -66,6 +69,7 @@ impl StreamInfo {
         body
     }
 
+    /// Parses a body as stored; bytes behind the fields of this version are ignored (docs/FORMAT.md §4).
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
         need_len(BLOCK, body, at::SIZE)?;
         let sdp_from = at::SIZE + usize::from(u16_in(body, at::CAMERA_ID_LEN));

@@ -29,6 +29,7 @@ layout! {
 
 const BLOCK: &str = "TOMBSTONE";
 
+/// What is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TombstoneKind {
     /// Segments deleted on purpose. Signed.
@@ -40,8 +41,10 @@ pub enum TombstoneKind {
     Lost,
 }
 
+/// The body of a TOMBSTONE block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TombstoneBody {
+    /// What is gone, and why.
     pub kind: TombstoneKind,
     /// Seconds since 1970.
     pub time_s: u64,

@@ -14,8 +14,11 @@ pub const NO_STREAM_ROW: u32 = u32::MAX;
 /// The rows of a segment's blocks, in the order of their offsets.
 #[derive(Default)]
 pub struct Tables {
+    /// One row for each CHUNK block.
     pub chunks: Vec<ChunkRow>,
+    /// One row for each STREAM block.
     pub streams: Vec<StreamRow>,
+    /// One row for each KEY block.
     pub keys: Vec<KeyRow>,
     /// Which row a stream is. Random ids do not collide, also not between origins.
     stream_rows: HashMap<StreamId, u32>,
