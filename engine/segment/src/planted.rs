@@ -1,7 +1,7 @@
 //! Faults planted in this crate on purpose, for the tests that must catch them (`tests/canaries`).
 //!
 //! Owns the choice: one fault at most, named by the environment variable `HARBORSEAL_PLANT` when the process first asks. All of it
-//! is behind the cargo feature `planted-faults`, which nothing that ships turns on: without it [`planted`] is a constant `false`, and
+//! is behind the cargo feature `planted-faults`, which nothing that ships turns on: without it `planted` is a constant `false`, and
 //! the compiler leaves neither the fault nor the question in the program.
 
 /// The faults of this crate.
