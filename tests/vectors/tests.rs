@@ -1,10 +1,10 @@
-//! The vectors themselves: they come out the same each time, there are enough, and the crate agrees with all.
+//! The vectors themselves: they come out the same each time, there are enough, every rule has some, and the crate agrees with all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use harborseal_tests::vectors::{self, check::check};
+use harborseal_tests::vectors::{self, check::check, expect::Vector};
 
 /// The least of each kind.
 const ENOUGH: usize = 60;
@@ -88,4 +88,44 @@ fn there_are_enough_vectors_each_about_something() {
             .all(|finding| finding.severity == "note");
         assert!(clean, "{}: what is accepted has notes at most", vector.name);
     }
+}
+
+#[test]
+fn every_rule_of_the_format_has_a_vector_and_every_named_rule_exists() {
+    let format = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/FORMAT.md");
+    let format = fs::read_to_string(format).expect("the format is described");
+    let rules = rules_in(&format);
+    assert!(rules.len() >= 47, "{} rules", rules.len());
+    let all = vectors::all();
+    let shown: BTreeSet<String> = all.iter().flat_map(|vector| vector.musts.clone()).collect();
+    assert_eq!(
+        rules, shown,
+        "each rule of docs/FORMAT.md has a vector, and each vector's rules are there"
+    );
+    let readme = fs::read_to_string(folder().join("README.md")).expect("the README can be read");
+    let mut in_table = BTreeSet::new();
+    for line in readme.lines().filter(|line| line.starts_with("| M")) {
+        in_table.insert(line[2..].split(' ').next().expect("a word").to_string());
+        for name in line.split('[').skip(1).filter_map(|part| part.split(']').next()) {
+            assert!(named(&all, name), "the README's table names {name}");
+        }
+    }
+    assert_eq!(in_table, rules, "the README's table has a line for each rule");
+}
+
+fn named(all: &[Vector], name: &str) -> bool {
+    all.iter().any(|vector| vector.name == name) && folder().join(format!("{name}.json")).exists()
+}
+
+/// Every `[M…]` in the text, also where several stand in one pair of brackets.
+fn rules_in(text: &str) -> BTreeSet<String> {
+    let bracketed = text.split('[').skip(1).filter_map(|part| part.split(']').next());
+    let rule = |word: &str| {
+        let number = word.trim().strip_prefix('M')?;
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| word.trim().to_string())
+    };
+    bracketed
+        .flat_map(|inside| inside.split(',').filter_map(rule).collect::<Vec<_>>())
+        .collect()
 }

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use harborseal_segment::block::{BlockError, Header};
 use harborseal_segment::body::StreamInfo;
+use harborseal_segment::erase::{EraseSecret, Release};
 use harborseal_segment::head::Head;
 use harborseal_segment::identity::Identity;
-use harborseal_segment::open::Keyring;
-use harborseal_segment::reader::Segment;
+use harborseal_segment::ids::SegmentId;
+use harborseal_segment::open::{Keyring, OpenError};
+use harborseal_segment::reader::{Segment, StreamError};
+use harborseal_segment::recover::{Plan, plan};
 use harborseal_segment::scan::{GapReason, Item, ReadError, Scanner};
 use harborseal_segment::verify::{Chains, Severity, What, verify};
 
@@ -57,7 +60,22 @@ pub fn check(vector: &Vector) -> Vec<String> {
             show(&first_error(vector, &found).as_ref()),
         );
     }
+    if let Some(expected) = vector.recover {
+        compare("recover", expected.into(), recover(&vector.bytes[0]).into());
+    }
     told
+}
+
+/// What recovery would do about a file.
+fn recover(bytes: &[u8]) -> &'static str {
+    match plan(&bytes, None, 0, |_| {}) {
+        Ok(Plan::AlreadyClosed(_)) => "closed",
+        Ok(Plan::CloseTail(_)) => "close",
+        Ok(Plan::Unused(_)) => "unused",
+        Ok(Plan::Corrupt(_)) => "repair",
+        Err(ReadError::Unsupported { .. }) => "unsupported",
+        Err(_) => "refused",
+    }
 }
 
 fn show(value: &impl std::fmt::Debug) -> String {
@@ -84,7 +102,7 @@ pub fn structure(bytes: &[u8]) -> Result<Structure, ReadError> {
     let head = Head::read(&source)?;
     let at = head.copies[0].as_ref().map_or(0, |_| 4096);
     let header = Header::parse(&head.block).expect("the head was read from a whole block");
-    let (mut blocks, mut gaps) = (vec![block_out(at, &header)], Vec::new());
+    let (mut blocks, mut gaps) = (vec![block_out(at, &header, false)], Vec::new());
     let mut scanner = Scanner::new(&source, head.id);
     while let Some(item) = scanner.next_item()? {
         match item {
@@ -92,7 +110,7 @@ pub fn structure(bytes: &[u8]) -> Result<Structure, ReadError> {
                 offset: gap.offset,
                 len: gap.len,
             }),
-            Item::Block(block) => blocks.push(block_out(block.offset, &block.header)),
+            Item::Block(block) => blocks.push(block_out(block.offset, &block.header, block.is_erased())),
         }
     }
     Ok(Structure {
@@ -117,7 +135,7 @@ pub fn structure(bytes: &[u8]) -> Result<Structure, ReadError> {
     })
 }
 
-fn block_out(offset: u64, header: &Header) -> BlockOut {
+fn block_out(offset: u64, header: &Header, erased: bool) -> BlockOut {
     BlockOut {
         offset,
         kind: header.block_type.as_u8(),
@@ -128,14 +146,26 @@ fn block_out(offset: u64, header: &Header) -> BlockOut {
         segment_id: hex(&header.segment_id.0),
         stream_id: hex(&header.stream_id.0),
         stream_seq: header.stream_seq,
-        erased: false,
+        erased,
     }
 }
 
-fn keyring(person: Person) -> Option<Keyring> {
-    Identity::from_file_text(&person.secret_text())
-        .ok()
-        .map(Keyring::new)
+fn keyring(person: Person, vector: &Vector) -> Keyring {
+    let identity = Identity::from_file_text(&person.secret_text());
+    let mut keyring = Keyring::new(identity.expect("a vector's identity parses"));
+    for given in &vector.given {
+        keyring.add_release(Release {
+            segment_id: SegmentId(unhex(&given.segment_id)),
+            slot: given.slot,
+            secret: EraseSecret::from_bytes(unhex(&given.e)),
+        });
+    }
+    keyring
+}
+
+fn unhex<const N: usize>(text: &str) -> [u8; N] {
+    let byte = |at: usize| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).expect("hex was written here");
+    std::array::from_fn(byte)
 }
 
 /// Chunks of one stream by stream_seq, each with its packets.
@@ -143,11 +173,12 @@ type Chunks = BTreeMap<u64, Vec<(u64, bool, Vec<u8>)>>;
 
 /// What `person` gets of all files together; a chunk that is met twice counts once.
 pub fn opened(vector: &Vector, person: Person) -> Opened {
-    keyring(person).map_or_else(Opened::default, |keyring| opened_by(&vector.bytes, keyring))
+    opened_by(&vector.bytes, keyring(person, vector))
 }
 
 /// What one identity gets of all files together.
 pub fn opened_by(files: &[Vec<u8>], mut keyring: Keyring) -> Opened {
+    let mut needs_release = false;
     let mut streams: BTreeMap<(String, String), (u32, StreamInfo, Chunks)> = BTreeMap::new();
     for bytes in files {
         let Ok(mut segment) = Segment::open(bytes) else {
@@ -156,7 +187,18 @@ pub fn opened_by(files: &[Vec<u8>], mut keyring: Keyring) -> Opened {
         let Ok(open) = segment.open_streams(&mut keyring) else {
             continue;
         };
-        for stream in open.into_iter().flatten() {
+        for stream in open {
+            let stream = match stream {
+                Ok(stream) => stream,
+                Err(StreamError::Open {
+                    why: OpenError::NeedsRelease,
+                    ..
+                }) => {
+                    needs_release = true;
+                    continue;
+                }
+                Err(_) => continue,
+            };
             let key = (hex(&stream.origin.0), hex(&stream.stream_id.0));
             let entry = streams.entry(key);
             let (_, _, chunks) = entry.or_insert_with(|| (stream.slot, stream.info.clone(), Chunks::new()));
@@ -192,7 +234,7 @@ pub fn opened_by(files: &[Vec<u8>], mut keyring: Keyring) -> Opened {
     };
     Opened {
         streams: streams.into_iter().map(out).collect(),
-        needs_release: false,
+        needs_release,
     }
 }
 
@@ -201,28 +243,30 @@ pub fn findings(vector: &Vector) -> Vec<Finding> {
     let person = PEOPLE
         .into_iter()
         .find(|person| Some(person.name) == vector.with_identity);
-    findings_of(&vector.files, &vector.bytes, person.and_then(keyring))
+    let keyring = person.map(|person| keyring(person, vector));
+    findings_of(&vector.files, &vector.bytes, keyring)
 }
 
 /// All findings in these files, which are called so, and, of several, those about their chains.
 pub fn findings_of(names: &[String], files: &[Vec<u8>], mut keyring: Option<Keyring>) -> Vec<Finding> {
-    let mut found = Vec::new();
+    let (mut found, mut reports) = (Vec::new(), Vec::new());
     let mut chains = Chains::default();
     let mut file_of = BTreeMap::new();
     for (file, bytes) in names.iter().zip(files) {
         match verify(bytes, keyring.as_mut(), |_| {}) {
             Err(error) => found.push(refusal(file, &error)),
             Ok(report) => {
-                found.extend(
-                    report
-                        .findings
-                        .iter()
-                        .map(|finding| told(file, finding.offset, &finding.what)),
-                );
                 file_of.entry(report.member.segment_id()).or_insert(file);
-                chains.add(report.member);
+                chains.add(report.member.clone());
+                reports.push((file, report));
             }
         }
+    }
+    let erasures = chains.erasures();
+    for (file, mut report) in reports {
+        report.settle(&erasures);
+        let of_file = report.findings.iter();
+        found.extend(of_file.map(|finding| told(file, finding.offset, &finding.what)));
     }
     if files.len() > 1 {
         for told_of in chains.check(true, &|_| false) {
@@ -322,6 +366,7 @@ const CLASSES: &[&str] = &[
     "not_authentic",
     "malformed_plaintext",
     "chunks_so_far",
+    "node_differs",
     "segments_missing",
     "previous_differs",
     "same_place",

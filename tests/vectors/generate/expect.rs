@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::forge::{Forge, Stream};
 use super::kaitai;
-use super::keys::{Id, PEOPLE, Person};
-use super::wire::{FOOTER, INDEX, u32_at};
+use super::keys::{Id, PEOPLE, Person, Slot};
+use super::wire::{FOOTER, INDEX, Seg, u32_at};
 
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -39,6 +39,9 @@ pub struct Vector {
     pub recover: Option<&'static str>,
     #[serde(skip)]
     pub bytes: Vec<Vec<u8>>,
+    /// What keys.json has for it.
+    #[serde(skip)]
+    pub given: Vec<Release>,
     #[serde(skip)]
     pub good: bool,
 }
@@ -247,6 +250,14 @@ impl From<&Stream> for StreamOut {
     }
 }
 
+/// What opens an erasable slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Release {
+    pub segment_id: String,
+    pub slot: u32,
+    pub e: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
     pub file: String,
@@ -283,6 +294,7 @@ impl Vector {
             error: None,
             recover: None,
             bytes: Vec::new(),
+            given: Vec::new(),
             good,
         }
     }
@@ -334,9 +346,14 @@ impl Vector {
         self
     }
 
-    /// Its readers have the releases of keys.json.
-    pub fn released(mut self) -> Self {
+    /// Its readers have E of this slot.
+    pub fn release(mut self, seg: &Seg, slot: &Slot) -> Self {
         self.releases = true;
+        self.given.push(Release {
+            segment_id: hex(&seg.id),
+            slot: slot.number,
+            e: hex(&slot.e.expect("only an erasable slot is released")),
+        });
         self
     }
 

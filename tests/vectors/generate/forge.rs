@@ -260,7 +260,7 @@ impl Forge {
 
     pub fn chunk_draft(&self, stream: &Stream, text: &ChunkText) -> Draft {
         let last = text.packets.last().map_or(0, |packet| packet.delta_us);
-        let strong = self.seg.incompat & 2 != 0;
+        let strong = self.seg.incompat & STRONG_LEAF != 0;
         Draft {
             flags: CRITICAL | if strong { HASHED } else { 0 },
             stream_id: stream.id,

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use expect::{Vector, hex};
+use expect::{Release, Vector, hex};
 use keys::{NODE, OTHER_NODE, PEOPLE};
 
 /// Everything under the heading is made from the vectors.
@@ -44,7 +44,7 @@ pub fn all() -> Vec<Vector> {
 pub fn files(vectors: &[Vector]) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::from([
         (PathBuf::from("README.md"), readme(vectors).into_bytes()),
-        (PathBuf::from("keys.json"), pretty(&keys_json())),
+        (PathBuf::from("keys.json"), pretty(&keys_json(vectors))),
     ]);
     for vector in vectors {
         let kind = Path::new(if vector.good { "good" } else { "bad" });
@@ -85,15 +85,7 @@ struct Keys {
     releases: Vec<Release>,
 }
 
-/// What opens an erasable slot.
-#[derive(serde::Serialize, Clone)]
-pub struct Release {
-    pub segment_id: String,
-    pub slot: u32,
-    pub e: String,
-}
-
-fn keys_json() -> Keys {
+fn keys_json(vectors: &[Vector]) -> Keys {
     let identity = |person: &keys::Person| {
         let texts = [("public", person.public_text()), ("secret", person.secret_text())];
         (person.name, BTreeMap::from(texts))
@@ -109,7 +101,7 @@ fn keys_json() -> Keys {
     Keys {
         identities: PEOPLE.iter().map(identity).collect(),
         nodes: [NODE, OTHER_NODE].iter().map(node).collect(),
-        releases: good::features::releases(),
+        releases: vectors.iter().flat_map(|vector| vector.given.clone()).collect(),
     }
 }
 

@@ -19,6 +19,10 @@ pub const INDEX: u8 = 7;
 pub const FOOTER: u8 = 8;
 pub const TOMBSTONE: u8 = 9;
 
+/// Incompat bits.
+pub const ERASABLE: u64 = 1;
+pub const STRONG_LEAF: u64 = 2;
+
 pub const CRITICAL: u8 = 1;
 pub const HASHED: u8 = 2;
 

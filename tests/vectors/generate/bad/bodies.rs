@@ -13,6 +13,8 @@ pub fn all() -> Vec<Vector> {
         a_key_entry_shorter_than_its_parts(),
         a_key_entry_of_odd_length(),
         a_key_body_of_7_bytes(),
+        a_ct_of_112_bytes(),
+        an_enc_of_64_bytes(),
         a_short_checkpoint(),
         more_heads_than_there_are(),
         a_short_origin(),
@@ -83,6 +85,18 @@ fn a_key_body_of_7_bytes() -> Vector {
             *body = vec![0; 7];
         },
     )
+}
+
+fn a_ct_of_112_bytes() -> Vector {
+    let about = "an X-Wing entry whose ct is 32 bytes too long: it would open to another length";
+    let mut vector = key("a-ct-of-112-bytes", about, |entry, _| entry.ct.extend([0x55; 32]));
+    vector.musts.push("M37".into());
+    vector
+}
+
+fn an_enc_of_64_bytes() -> Vector {
+    let about = "an X-Wing entry with the enc of something else";
+    key("an-enc-of-64-bytes", about, |entry, _| entry.enc.truncate(64))
 }
 
 /// One block with this body behind a whole CHECKPOINT.

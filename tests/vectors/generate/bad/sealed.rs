@@ -2,7 +2,7 @@
 
 use super::super::expect::Vector;
 use super::super::forge::{Forge, Stream, packet, rtp, rtp_bytes, seg};
-use super::super::keys::{ALICE, Slot, secret, stream_keys};
+use super::super::keys::{ALICE, Entry, Slot, key_body, secret, stream_keys};
 use super::super::wire::*;
 use super::{checked, closed, one_camera};
 
@@ -18,6 +18,7 @@ pub fn all() -> Vec<Vector> {
         a_chunk_of_another_stream(),
         a_chunk_with_another_arrival(),
         a_chunk_forged_with_another_key(),
+        a_hint_of_another_h(),
         a_short_stream_text(),
         a_camera_id_that_is_no_text(),
         an_sdp_longer_than_the_body(),
@@ -105,21 +106,23 @@ fn a_chunk_that_does_not_authenticate() -> Vector {
         .error("not_authentic", at)
 }
 
+/// Changes the end of a sealed body so that its CRC stays the same: by the CRC's own polynomial, bit by bit from the lowest.
+pub fn change_under_the_crc(block: &mut [u8]) {
+    let pattern: u64 = 0x1_05EC_76F1;
+    let end = usize::from(u16::from_le_bytes([block[6], block[7]])) + u32_at(block, 12) as usize;
+    let body = &mut block[end - 16..end];
+    for bit in (0..33).filter(|bit| pattern >> bit & 1 == 1) {
+        body[bit / 8] ^= 1 << (bit % 8);
+    }
+    let crc = crc32c::crc32c(&block[128..end]);
+    assert_eq!(crc, u32_at(block, 112), "the body is another, its CRC is not");
+}
+
 fn a_body_forged_under_its_crc() -> Vector {
     let name = "a-body-forged-under-its-crc";
     let (mut forge, mut stream, at) = closed(name);
     let header = forge.block(at)[..128].to_vec();
-    // x^32 … of the CRC's polynomial, bit by bit from the lowest: added anywhere, the CRC stays.
-    let pattern: u64 = 0x1_05EC_76F1;
-    forge.damage(at, |block| {
-        let end = 128 + u32_at(block, 12) as usize;
-        let body = &mut block[end - 16..end];
-        for bit in (0..33).filter(|bit| pattern >> bit & 1 == 1) {
-            body[bit / 8] ^= 1 << (bit % 8);
-        }
-        let crc = crc32c::crc32c(&block[128..end]);
-        assert_eq!(crc, u32_at(&header, 112), "the body is another, its CRC is not");
-    });
+    forge.damage(at, change_under_the_crc);
     assert_eq!(forge.block(at)[..128], header);
     stream = stream.without(0);
     let about =
@@ -184,6 +187,29 @@ fn a_chunk_forged_with_another_key() -> Vector {
         draft.key = Some(secret("the forger's"))
     });
     vector.error("not_authentic", at)
+}
+
+/// Alice's KEY entry as `change` makes it, and a stream under her slot.
+fn entry(name: &str, about: &'static str, change: impl FnOnce(&Forge, &Slot) -> Entry) -> Vector {
+    let mut forge = Forge::new(seg(name));
+    let alice = Slot::new(&forge.seg, 0, &[ALICE]);
+    let entry = change(&forge, &alice);
+    let at = forge.push(forge.draft(KEY, key_body(&[entry])));
+    let mut stream = Stream::new(&forge.seg, &alice, "front-door", 1);
+    forge.stream(&stream);
+    forge.chunk(&mut stream, rtp(1));
+    stream.readers.clear();
+    bad(name, about, &[37], forge)
+        .streams(&[&stream])
+        .error("malformed_plaintext", at)
+}
+
+fn a_hint_of_another_h() -> Vector {
+    let about = "the entry opens, and its H gives another hint than the one shown";
+    entry("a-hint-of-another-h", about, |forge, alice| {
+        let entry = alice.entries(&forge.seg).remove(0);
+        entry.wrapped(&forge.seg, &ALICE, &secret("some other H"), &alice.secret)
+    })
 }
 
 /// A STREAM whose plaintext breaks its table.

@@ -2,7 +2,7 @@
 
 use super::super::expect::Vector;
 use super::super::forge::{Forge, Stream, rtp, seg};
-use super::super::keys::{ALICE, Slot};
+use super::super::keys::{ALICE, OTHER_NODE, Slot};
 use super::super::wire::*;
 
 pub fn all() -> Vec<Vector> {
@@ -12,6 +12,7 @@ pub fn all() -> Vec<Vector> {
         deleted_without_a_signature(),
         another_one_before_it(),
         two_in_one_place(),
+        another_node_in_the_chain(),
         closed_anew_by_a_stranger(),
         the_last_of_a_run_missing(),
         a_head_of_another_root(),
@@ -117,6 +118,20 @@ fn two_in_one_place() -> Vector {
     );
     let about = "two segments of one run and shard with one chain_seq";
     bad(name, about, &[8], vec![first, second]).error_in(2, "same_place", None, 0)
+}
+
+fn another_node_in_the_chain() -> Vector {
+    let name = "another-node-in-the-chain";
+    let first = link(seg(name), None);
+    let second = link(
+        Seg {
+            node: OTHER_NODE,
+            ..first.seg.next()
+        },
+        Some(&first),
+    );
+    let about = "the second was made and signed by another node: whoever can write a file can do that";
+    bad(name, about, &[16], vec![first, second]).error_in(2, "node_differs", None, 0)
 }
 
 fn closed_anew_by_a_stranger() -> Vector {

@@ -12,6 +12,7 @@ pub fn all() -> Vec<Vector> {
         open_without_reserved_space(),
         unused(),
         a_torn_tail(),
+        a_tail_cut_inside_a_page(),
         an_island_above_the_floor(),
         garbage_above_the_floor(),
         recovered_and_signed(),
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Vector> {
         a_footer_left_over(),
         a_footer_in_reserved_space(),
         a_head_torn_before_use(),
+        an_empty_file(),
         never_begun_all_zeros(),
         never_begun_without_a_head(),
     ]
@@ -67,6 +69,19 @@ fn a_torn_tail() -> Vector {
         .streams(&[&stream.without(2)])
         .note("unfinished", torn)
         .recover("close")
+}
+
+fn a_tail_cut_inside_a_page() -> Vector {
+    let name = "a-tail-cut-inside-a-page";
+    let (mut forge, mut stream) = two_chunks(name);
+    let torn = forge.chunk(&mut stream, rtp(2));
+    forge.forget(torn);
+    forge.bytes.truncate(torn as usize + 1000);
+    let about = "the file ends 1,000 bytes into a chunk, above the floor: its length is no multiple of 4096";
+    let vector = Vector::good(name, about, &[10, 41])
+        .file(forge)
+        .streams(&[&stream.without(2)]);
+    vector.note("unfinished", torn).recover("close")
 }
 
 fn an_island_above_the_floor() -> Vector {
@@ -230,6 +245,13 @@ fn a_head_torn_before_use() -> Vector {
         .file(forge)
         .streams(&[&stream]);
     vector.note("unfinished", 4096)
+}
+
+fn an_empty_file() -> Vector {
+    let about = "created and nothing more: not one byte";
+    Vector::good("an-empty-file", about, &[44])
+        .raw(Vec::new())
+        .note("never_begun", 0)
 }
 
 fn never_begun_all_zeros() -> Vector {

@@ -4,7 +4,7 @@ use super::super::expect::Vector;
 use super::super::forge::{Forge, Stream, rtp, seg};
 use super::super::keys::{ALICE, BOB, Slot};
 use super::super::wire::*;
-use super::two_chunks;
+use super::{one_camera, two_chunks};
 
 pub fn all() -> Vec<Vector> {
     vec![
@@ -18,6 +18,7 @@ pub fn all() -> Vec<Vector> {
         own_chunks_beside(),
         compacted(),
         compacted_beside_its_origins(),
+        compacted_and_origins_deleted(),
     ]
 }
 
@@ -236,4 +237,14 @@ fn compacted_beside_its_origins() -> Vector {
         .file(second)
         .file(object)
         .streams(&[&s, &t, &u, &v])
+}
+
+fn compacted_and_origins_deleted() -> Vector {
+    let ([first, second], [s, _, u, _], object) = gathered("compacted-and-origins-deleted");
+    let (mut third, later) = one_camera("compacted-and-origins-deleted, later");
+    third.tombstone(DELETED, &[first.grave(4), second.grave(4)]);
+    third.close();
+    let about = "the origins are gone, and a TOMBSTONE says that they were compacted";
+    let vector = Vector::good("compacted-and-origins-deleted", about, &[35, 47]);
+    vector.file(object).file(third).streams(&[&s, &u, &later])
 }
