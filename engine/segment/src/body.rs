@@ -19,7 +19,7 @@ pub use checkpoint::{ChainHead, CheckpointBody, HEAD_FOOTER, HEAD_RECOVERED};
 pub use chunk::ChunkHead;
 pub use footer::{FOOTER_RECOVERED, FOOTER_SEALED, FOOTER_SIGNED, FooterBody};
 pub use index::{ChunkRow, IndexBody, IndexRows, KeyRow, StreamRow};
-pub use key::{KeyBody, KeyEntry, SCOPE_CUSTOMER, SCOPE_STREAM};
+pub use key::{KEM_P256, KEM_X_WING, KeyBody, KeyEntry, SCOPE_CUSTOMER, SCOPE_STREAM};
 pub use origin::OriginBody;
 pub use segment::{COMPAT_COMPACTED, INCOMPAT_ERASABLE, INCOMPAT_STRONG_LEAF, SegmentBody};
 pub use stream::{MEDIA_INDEX_UNKNOWN, StreamInfo};

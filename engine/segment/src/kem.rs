@@ -12,10 +12,7 @@ use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-/// HPKE's id of X-Wing (ML-KEM-768 + X25519).
-pub const KEM_X_WING: u16 = 0x647a;
-/// HPKE's id of DHKEM(P-256, HKDF-SHA256), for cards, HSMs and key services.
-pub const KEM_P256: u16 = 0x0010;
+pub use crate::body::{KEM_P256, KEM_X_WING};
 
 pub(crate) const KDF_HKDF_SHA256: u16 = 0x0001;
 pub(crate) const AEAD_AES_256_GCM: u16 = 0x0002;

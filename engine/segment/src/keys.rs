@@ -301,7 +301,8 @@ pub fn unwrap(
         return Err(UnwrapError::NotForThisIdentity);
     }
     let text = secret_key.open(&entry.enc, &entry.ct, &info(entry, node_id, segment_id));
-    let text = text.map_err(|_| UnwrapError::Malformed)?;
+    // An encapsulated key that is no point of the curve opens for nobody, so nobody can say that it is theirs.
+    let text = text.map_err(|_| UnwrapError::NotForThisIdentity)?;
     let text = text.ok_or(UnwrapError::NotForThisIdentity)?;
     let text: &[u8; 64] = text[..].try_into().map_err(|_| UnwrapError::Malformed)?;
     let hint = Hint(*text.first_chunk().expect("64 bytes hold two of 32"));

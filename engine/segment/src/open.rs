@@ -13,7 +13,7 @@ use crate::cipher::OpenKey;
 use crate::erase::{EraseSecret, Release};
 use crate::identity::Identity;
 use crate::ids::{NodeId, RunId, SegmentId, StreamId};
-use crate::keys::{Hint, Secret, StreamKeys, unwrap};
+use crate::keys::{Hint, Secret, StreamKeys, UnwrapError, unwrap};
 use crate::planted::{Planted, planted};
 use crate::record::{RecordError, Records};
 use crate::scan::Block;
@@ -137,6 +137,16 @@ impl Keyring {
     /// Where every known H of the chain finds its entry by hint, the other entries are not tried: a second slot for the same
     /// identity that came up in the middle of a chain, beside the first, would be missed, and no writer makes one.
     pub fn unlock(&mut self, origin: &Origin, entries: &[KeyEntry]) -> Vec<Unlocked> {
+        self.unlock_telling(origin, entries, |_| {})
+    }
+
+    /// The same, and tells which entries are for this identity and do not hold what the format says: those open nothing.
+    pub(crate) fn unlock_telling(
+        &mut self,
+        origin: &Origin,
+        entries: &[KeyEntry],
+        mut malformed: impl FnMut(usize),
+    ) -> Vec<Unlocked> {
         let known = self.chains.entry((origin.run_id, origin.shard)).or_default();
         let mut hints = HashSet::new();
         // What was learned twice, from segments out of order, comes to the same hint here.
@@ -153,15 +163,24 @@ impl Keyring {
             let mut shown = (0..entries.len()).filter(|at| entries[*at].hint == *hint);
             let opened = shown.find_map(|at| {
                 tried[at] = true;
-                open_entry(&self.identity, &self.releases, origin, &entries[at])
+                let opened = open_entry(&self.identity, &self.releases, origin, &entries[at]);
+                opened.unwrap_or_else(|Malformed| {
+                    malformed(at);
+                    None
+                })
             });
             missing |= opened.is_none();
             unlocked.extend(opened.map(|(_, opened)| opened));
         }
         if missing {
-            let untried = entries.iter().zip(&tried).filter(|(_, tried)| !**tried);
-            for (entry, _) in untried {
-                let opened = open_entry(&self.identity, &self.releases, origin, entry);
+            for at in (0..entries.len()).filter(|at| !tried[*at]) {
+                let opened = match open_entry(&self.identity, &self.releases, origin, &entries[at]) {
+                    Ok(opened) => opened,
+                    Err(Malformed) => {
+                        malformed(at);
+                        continue;
+                    }
+                };
                 let Some((hint, opened)) = opened else { continue };
                 let chain_seq = origin.chain_seq;
                 known.push(KnownHint { chain_seq, hint });
@@ -172,15 +191,21 @@ impl Keyring {
     }
 }
 
-/// Opens one entry. Most are for others; one of an unknown suite is for somebody with a newer reader, and one that opens to nonsense
-/// opens nothing.
+/// An entry that opens to nonsense. Whoever made it had the public key and broke the format.
+struct Malformed;
+
+/// Opens one entry. Most are for others, and one of an unknown suite is for somebody with a newer reader.
 fn open_entry(
     identity: &Identity,
     releases: &HashMap<(SegmentId, u32), EraseSecret>,
     origin: &Origin,
     entry: &KeyEntry,
-) -> Option<(Hint, Unlocked)> {
-    let opened = unwrap(identity, entry, &origin.node_id, &origin.segment_id).ok()?;
+) -> Result<Option<(Hint, Unlocked)>, Malformed> {
+    let opened = match unwrap(identity, entry, &origin.node_id, &origin.segment_id) {
+        Ok(opened) => opened,
+        Err(UnwrapError::Malformed) => return Err(Malformed),
+        Err(UnwrapError::NotForThisIdentity | UnwrapError::Unsupported { .. }) => return Ok(None),
+    };
     let release = releases.get(&(origin.segment_id, entry.slot)).cloned();
     let unlocked = Unlocked {
         slot: entry.slot,
@@ -188,7 +213,7 @@ fn open_entry(
         erasable: opened.erasable,
         release,
     };
-    Some((opened.hint, unlocked))
+    Ok(Some((opened.hint, unlocked)))
 }
 
 /// What comes of turning an H to a segment.
@@ -228,6 +253,9 @@ pub enum OpenError {
     /// The STREAM block commits to another key than the KEY entry gives.
     #[error("the stream's key is not the one its STREAM block commits to")]
     Commitment,
+    /// A KEY entry opened, but not to what the format says.
+    #[error("a KEY entry for this identity does not hold what the format says")]
+    Entry,
     /// The hash in a hashed CHUNK's extension is not that of its body.
     #[error("the CHUNK's body is not the one whose hash it carries")]
     BodyHash,

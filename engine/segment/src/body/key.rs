@@ -41,6 +41,11 @@ pub const SCOPE_STREAM: u8 = 1;
 /// Flag of an entry: the slot's stream keys also need E (docs/FORMAT.md §5.6).
 const FLAG_ERASABLE: u8 = 1;
 
+/// HPKE's id of X-Wing (ML-KEM-768 + X25519).
+pub const KEM_X_WING: u16 = 0x647a;
+/// HPKE's id of DHKEM(P-256, HKDF-SHA256), for cards, HSMs and key services.
+pub const KEM_P256: u16 = 0x0010;
+
 const BLOCK: &str = "KEY";
 
 /// One wrapped secret. Several entries of one slot are several recipients of the same secret.
@@ -126,6 +131,16 @@ impl KeyEntry {
         let ct_len = usize::from(u16_in(head, entry_at::CT_LEN));
         let len = usize::from(u16_in(head, entry_at::ENTRY_LEN));
         let used = entry_at::SIZE + enc_len + ct_len;
+        let [kem, kdf, aead] =
+            [entry_at::KEM, entry_at::KDF, entry_at::AEAD].map(|field| u16_in(head, field));
+        let [scope, i, n, flags] = array_in(head, entry_at::SCOPE.start..entry_at::FLAGS.end);
+        let needed = lens_of((kem, kdf, aead), scope);
+        if needed.is_some_and(|needed| needed != (enc_len, ct_len)) {
+            return refuse(
+                entry_at::ENC_LEN.start,
+                "enc_len and ct_len are not those of the suite",
+            );
+        }
         if len < used || !len.is_multiple_of(8) {
             return refuse(
                 0,
@@ -135,11 +150,10 @@ impl KeyEntry {
         let Some(entry) = body[start..].get(..len) else {
             return refuse(0, "an entry is cut");
         };
-        let [scope, i, n, flags] = array_in(head, entry_at::SCOPE.start..entry_at::FLAGS.end);
         let entry = KeyEntry {
-            kem: u16_in(head, entry_at::KEM),
-            kdf: u16_in(head, entry_at::KDF),
-            aead: u16_in(head, entry_at::AEAD),
+            kem,
+            kdf,
+            aead,
             slot: u32_in(head, entry_at::SLOT),
             scope,
             i,
@@ -152,6 +166,16 @@ impl KeyEntry {
         };
         Ok((entry, len))
     }
+}
+
+/// enc_len and ct_len of an entry whose suite and scope this version knows: H and a secret of 32 bytes each, and a tag of 16.
+fn lens_of(suite: (u16, u16, u16), scope: u8) -> Option<(usize, usize)> {
+    let enc_len = match suite {
+        (KEM_X_WING, 1, 2) => 1120,
+        (KEM_P256, 1, 2) => 65,
+        _ => return None,
+    };
+    (scope <= SCOPE_STREAM).then_some((enc_len, 64 + 16))
 }
 
 /// The entries of one KEY block, in their shuffled order.
@@ -201,7 +225,7 @@ mod tests {
 
     fn entry(enc_len: usize, ct_len: usize) -> KeyEntry {
         KeyEntry {
-            kem: 0x647a,
+            kem: if enc_len == 65 { KEM_P256 } else { KEM_X_WING },
             kdf: 1,
             aead: 2,
             slot: 4,
@@ -242,7 +266,6 @@ mod tests {
         let body = KeyBody {
             entries: vec![
                 KeyEntry {
-                    kem: 0x10,
                     erasable: true,
                     ..entry(65, 80)
                 },
@@ -250,6 +273,23 @@ mod tests {
             ],
         };
         assert_eq!(KeyBody::parse(&body.encode()), Ok(body));
+    }
+
+    #[test]
+    fn an_entry_of_a_known_suite_has_its_lengths_and_another_may_have_any() {
+        let parse = |entry: KeyEntry| KeyBody::parse(&KeyBody { entries: vec![entry] }.encode());
+        for (enc_len, ct_len) in [(1120, 112), (64, 80), (1121, 80)] {
+            let entry = entry(enc_len, ct_len);
+            assert!(parse(entry.clone()).is_err(), "{enc_len}, {ct_len}");
+            assert!(
+                parse(KeyEntry {
+                    kem: 0x42,
+                    ..entry.clone()
+                })
+                .is_ok()
+            );
+            assert!(parse(KeyEntry { scope: 2, ..entry }).is_ok());
+        }
     }
 
     #[test]

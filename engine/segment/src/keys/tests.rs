@@ -64,10 +64,10 @@ fn a_secret_wrapped_for_p256_opens_for_its_identity_and_no_other() {
     for other in [dave, identity(1)] {
         assert_eq!(refusal(&other, &entry), UnwrapError::NotForThisIdentity);
     }
-    // A point that is not on the curve.
+    // A point that is not on the curve opens for nobody, so whose it was cannot be said.
     let mut entry = entry;
     entry.enc[40] ^= 1;
-    assert_eq!(refusal(&carol, &entry), UnwrapError::Malformed);
+    assert_eq!(refusal(&carol, &entry), UnwrapError::NotForThisIdentity);
 }
 
 #[test]

@@ -16,11 +16,15 @@ pub(crate) struct Owner<'k> {
     keys: HashMap<SegmentId, OriginKeys>,
     streams: HashMap<StreamId, Own>,
     scratch: Zeroizing<Vec<u8>>,
+    /// KEY blocks with an entry for the identity that opens to nonsense, and whether that was said.
+    malformed: HashMap<u64, bool>,
 }
 
 #[derive(Default)]
 struct OriginKeys {
     entries: Vec<KeyEntry>,
+    /// Where the KEY block of each entry stands.
+    offsets: Vec<u64>,
     secrets: Vec<Unlocked>,
     /// `secrets` are those of all `entries`.
     tried: bool,
@@ -63,12 +67,14 @@ impl<'k> Owner<'k> {
             keys: HashMap::new(),
             streams: HashMap::new(),
             scratch: Zeroizing::default(),
+            malformed: HashMap::new(),
         }
     }
 
     /// Notes the entries of a KEY block; they are tried when the first STREAM needs them, with those of all KEY blocks before it.
-    pub(super) fn keys(&mut self, origin: SegmentId, entries: Vec<KeyEntry>) {
+    pub(super) fn keys(&mut self, origin: SegmentId, offset: u64, entries: Vec<KeyEntry>) {
         let keys = self.keys.entry(origin).or_default();
+        keys.offsets.extend(std::iter::repeat_n(offset, entries.len()));
         keys.entries.extend(entries);
         keys.tried = false;
     }
@@ -83,7 +89,10 @@ impl<'k> Owner<'k> {
             return Ok(());
         };
         if !keys.tried {
-            keys.secrets = self.keyring.unlock(origin, &keys.entries);
+            let (offsets, malformed) = (&keys.offsets, &mut self.malformed);
+            keys.secrets = self.keyring.unlock_telling(origin, &keys.entries, |at| {
+                malformed.entry(offsets[at]).or_insert(false);
+            });
             keys.tried = true;
         }
         let Some(stream) = OpenStream::open(block, &keys.secrets).transpose()? else {
@@ -103,6 +112,17 @@ impl<'k> Owner<'k> {
         let last = None;
         self.streams.insert(header.stream_id, Own { stream, seen, last });
         Ok(())
+    }
+
+    /// KEY blocks that turned out to have an entry for the identity which opens to nonsense; each once.
+    pub(super) fn malformed_keys(&mut self) -> Vec<u64> {
+        let untold = self.malformed.iter_mut().filter(|(_, told)| !**told);
+        untold
+            .map(|(offset, told)| {
+                *told = true;
+                *offset
+            })
+            .collect()
     }
 
     /// Opens a CHUNK if it is for the identity, and says what is wrong with it.

@@ -20,7 +20,7 @@ use crate::head::Head;
 use crate::ids::{SegmentId, StreamId};
 use crate::merkle::{Hash, MerkleTree, leaf_of_block};
 use crate::node::NodePublic;
-use crate::open::Origin;
+use crate::open::{OpenError, Origin};
 use crate::planted::{Planted, planted};
 use crate::reader::{State, read_footer};
 use crate::scan::{Block, Gap, Item, ReadError, Scanner};
@@ -346,7 +346,7 @@ impl<'k> Survey<'k> {
                 self.counts.key_entries += body.entries.len() as u64;
                 self.check_recipients(block, &body.entries);
                 if let Some(owner) = &mut self.owner {
-                    owner.keys(origin, body.entries);
+                    owner.keys(origin, block.offset, body.entries);
                 }
             }
         }
@@ -392,9 +392,13 @@ impl<'k> Survey<'k> {
             return self.find(block, What::StreamRepeated);
         }
         self.streams.insert(header.stream_id, track);
-        if let Some(owner) = &mut self.owner
-            && let Err(error) = owner.stream(block, &self.origins)
-        {
+        let Some(owner) = &mut self.owner else { return };
+        let opened = owner.stream(block, &self.origins);
+        for offset in owner.malformed_keys() {
+            let what = What::Open(OpenError::Entry);
+            self.findings.push(Finding::new(offset, 0, what));
+        }
+        if let Err(error) = opened {
             self.find(block, What::Open(error));
         }
     }
