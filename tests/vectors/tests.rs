@@ -121,7 +121,7 @@ fn every_class_of_finding_has_a_vector_and_every_expected_class_exists() {
     let format = fs::read_to_string(format).expect("the format is described");
     let section = format
         .split("\n## ")
-        .find(|section| section.starts_with("13 "))
+        .find(|section| section.starts_with("13. "))
         .expect("§13");
     let first_cells = section
         .lines()

@@ -10,6 +10,7 @@ pub const REFUSED: &[&str] = &[
     "a-foreign-block",
     "a-foreign-footer",
     "a-gap-between-blocks",
+    "a-hashed-chunk-without-room",
     "a-head-in-the-middle",
     "a-head-of-8192",
     "a-key-body-of-7-bytes",
