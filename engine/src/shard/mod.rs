@@ -255,7 +255,7 @@ impl Shard {
             Flow::Continue
         })?;
         let all_seen = seen < DRAIN_LIMIT && !ring.is_paused();
-        links.publish(|socket| (all_seen && !ring.progressed(socket)).then_some(asked_ns));
+        links.publish(|socket| (all_seen && ring.is_caught_up(socket)).then_some(asked_ns));
         Ok(())
     }
 

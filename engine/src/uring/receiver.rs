@@ -29,8 +29,8 @@ pub(super) struct Receiver {
     pub lost: bool,
     /// Number of the current receive, so that a late completion of an earlier one is told apart.
     pub generation: u32,
-    /// Brought something since the last wait.
-    pub fresh: bool,
+    /// Its socket may hold more than was handed over: it brought something since the last wait, or has not listened ever since.
+    pub behind: bool,
     checked: u64,
     counters: SocketCounters,
 }
@@ -44,7 +44,7 @@ impl Receiver {
             failed: false,
             lost: false,
             generation: 0,
-            fresh: false,
+            behind: true,
             checked: 0,
             counters: SocketCounters::default(),
         }
@@ -59,7 +59,7 @@ impl Receiver {
 
     /// Counts a parsed datagram and completes it with what the socket knows.
     pub(super) fn datagram<'a>(&mut self, socket: u16, parsed: &Parsed<'a>) -> Datagram<'a> {
-        self.fresh = true;
+        self.behind = true;
         self.counters.datagrams += 1;
         self.counters.payload_bytes += parsed.data.len() as u64;
         // The kernel sends the counter only when it is not zero.
@@ -83,6 +83,7 @@ impl Receiver {
         }
         self.armed = false;
         self.lost = false;
+        self.behind = true;
         true
     }
 

@@ -123,10 +123,10 @@ impl Ring {
     ///
     /// Waiting longer at first makes moderate load cheap, and delays every event by as much.
     pub fn wait(&mut self, min_wait_us: u32, timeout_us: u64) -> io::Result<()> {
-        for receiver in &mut self.receivers {
-            receiver.fresh = false;
-        }
         self.settle()?;
+        for receiver in &mut self.receivers {
+            receiver.behind = !receiver.armed;
+        }
         let deliverable = !self.held.is_empty() && !self.paused;
         if self.core.ready() > 0 || deliverable {
             return if self.core.needs_enter() {

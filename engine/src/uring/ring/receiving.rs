@@ -79,11 +79,12 @@ impl Ring {
         !self.held.is_empty() || self.receivers.iter().any(|r| r.armed) || !(self.stopping || self.paused)
     }
 
-    /// Whether the last `wait` and its `drain` brought datagrams from this socket.
-    pub fn progressed(&self, socket: u16) -> bool {
+    /// Whether the last `wait` and its `drain` listened to this socket all the time and brought nothing: then nothing that had arrived before
+    /// is still in it. Without a buffer to receive into (`ENOBUFS`) a socket is silent too, and not empty.
+    pub fn is_caught_up(&self, socket: u16) -> bool {
         self.receivers
             .get(usize::from(socket))
-            .is_some_and(|receiver| receiver.fresh)
+            .is_some_and(|receiver| !receiver.behind)
     }
 
     /// The kernel's drop counter of a socket as it stands now: `rxq_ovfl` comes only with a later datagram. Batches, with GRO.
