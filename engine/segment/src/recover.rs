@@ -27,8 +27,9 @@ use crate::writer::{FinishParams, Finished, SegmentWriter};
 pub enum Plan {
     /// It is closed, and whole.
     AlreadyClosed(Report),
-    /// It was prepared and never used: it holds keys, and no chunk. Nothing is lost if it is deleted.
-    Unused(Report),
+    /// It was prepared and never used: it holds keys, and no chunk. Nothing is lost if it is deleted, unless others of its chain come after
+    /// it: then it would be missed, and is closed like this.
+    Unused(CloseTail),
     /// Its tail is to be closed.
     CloseTail(CloseTail),
     /// Blocks that were durable are damaged.
@@ -36,7 +37,8 @@ pub enum Plan {
 }
 
 /// How to close a segment in place: cut the file at `offset`, lengthen it to [`CloseTail::room`], fsync; write `bytes` at `offset`, fdatasync;
-/// cut the file at [`CloseTail::end`], fsync. Where `bytes` is empty, only the last cut.
+/// cut the file at [`CloseTail::end`], fsync. Where `bytes` is empty, fdatasync and the last cut: that the tail is there to be read does not say
+/// that it is durable.
 #[derive(Debug)]
 pub struct CloseTail {
     /// What was found.
@@ -120,12 +122,15 @@ pub fn plan<S: Source>(
     if survey.findings.count(Severity::Damage) > 0 {
         return repair(source, survey, node, now_s, &mut progress).map(Plan::Corrupt);
     }
-    if survey.is_unused() {
-        return Ok(Plan::Unused(survey.into_report()));
-    }
     if survey.state() == State::Open {
+        let unused = survey.is_unused();
         let finished = tail.writer.finish(node, params(&survey, now_s));
-        return Ok(Plan::CloseTail(close(survey, finished)));
+        let close = close(survey, finished);
+        return Ok(if unused {
+            Plan::Unused(close)
+        } else {
+            Plan::CloseTail(close)
+        });
     }
     let (footer_at, _) = survey.footer.expect("a segment that is not open has one");
     let end = footer_at + BLOCK_ALIGN as u64;
@@ -217,10 +222,13 @@ impl Tail {
 
 /// The pieces of a repaired copy, gathered along a second scan.
 struct Copy {
+    segment_id: SegmentId,
     tail: Tail,
     pieces: Vec<Piece>,
     /// Where the data must reach, whatever is left of it.
     data_end: u64,
+    /// The number after the last block of the segment's own. A tombstone uses none up.
+    next_block_no: u64,
     now_s: u64,
 }
 
@@ -234,6 +242,7 @@ fn repair<S: Source>(
     let head = &survey.head;
     let read_before = survey.file_len();
     let mut copy = Copy {
+        segment_id: head.id,
         tail: Tail::new(head),
         pieces: vec![Piece::write(0, head.block.repeat(2))],
         // The FOOTER may lie, but not about what is beyond itself.
@@ -241,6 +250,7 @@ fn repair<S: Source>(
             Some((footer_at, footer)) => footer.data_end.min(*footer_at),
             None => survey.floor,
         },
+        next_block_no: 1,
         now_s,
     };
     let mut scanner = Scanner::new(source, head.id);
@@ -250,14 +260,14 @@ fn repair<S: Source>(
         if matches!(block.header.block_type, BlockType::Index | BlockType::Footer) {
             continue;
         }
-        copy.fill(head.id, at, block.offset);
+        copy.fill(at, block.offset);
         copy.take(&block);
         at = block.end();
         progress(read_before + at);
     }
     // A hole at the end of what must be there. Its last byte is known to the page.
     let end = copy.data_end.next_multiple_of(BLOCK_ALIGN as u64);
-    copy.fill(head.id, at, end);
+    copy.fill(at, end);
     let finished = copy.tail.writer.finish(node, params(&survey, now_s));
     copy.pieces.push(Piece::write(finished.offset, finished.bytes));
     Ok(Repair {
@@ -269,6 +279,9 @@ fn repair<S: Source>(
 impl Copy {
     fn take(&mut self, block: &Block<'_>) {
         self.tail.writer.adopt(block.offset, &block.header, block.bytes);
+        if block.header.segment_id == self.segment_id {
+            self.next_block_no = block.header.block_no + 1;
+        }
         let more = u64::from(block.header.total_len);
         match self.pieces.last_mut() {
             Some(Piece::Copy { offset, len }) if *offset + *len == block.offset => *len += more,
@@ -280,12 +293,12 @@ impl Copy {
     }
 
     /// Puts tombstones in a hole, all with the number of the first block that is missing there.
-    fn fill(&mut self, segment_id: SegmentId, from: u64, to: u64) {
-        let block_no = self.tail.writer.next_block_no();
+    fn fill(&mut self, from: u64, to: u64) {
+        let block_no = self.next_block_no;
         let mut offset = from;
         while offset < to {
             let len = (to - offset).min(MAX_BLOCK_LEN as u64) as u32;
-            let mut bytes = tombstone(segment_id, block_no, len, self.now_s);
+            let mut bytes = tombstone(self.segment_id, block_no, len, self.now_s);
             let header = Header::parse(&bytes).expect("it was just made");
             self.tail.writer.adopt(offset, &header, &bytes);
             bytes.truncate(header.body_end());

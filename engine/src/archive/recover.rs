@@ -129,7 +129,7 @@ pub fn recover(
     Ok(
         match plan(&source, node, now_s, |done| progress(Step::Reading, done))? {
             Plan::AlreadyClosed(report) => Outcome::AlreadyClosed(report),
-            Plan::Unused(report) => Outcome::Unused(report),
+            Plan::Unused(tail) => Outcome::Unused(tail.report),
             Plan::CloseTail(tail) => {
                 close(&source, &tail)?;
                 Outcome::Closed(tail.report)
@@ -162,8 +162,9 @@ fn close(source: &FileSource, tail: &CloseTail) -> Result<(), RecoverError> {
         file.sync_all().map_err(at("sync", path))?;
         file.write_all_at(&tail.bytes, tail.offset)
             .map_err(at("write", path))?;
-        file.sync_data().map_err(at("sync", path))?;
     }
+    // Also where only the cut is missing: that the tail can be read does not prove that a disk has it.
+    file.sync_data().map_err(at("sync", path))?;
     file.set_len(tail.end()).map_err(at("cut", path))?;
     file.sync_all().map_err(at("sync", path))
 }

@@ -35,7 +35,7 @@ use crate::log::keeper::{Keeper, KeeperSettings, Reply};
 use crate::log::prepare::Chain;
 use crate::log::{Limits, Log, Request};
 use crate::port::ShardPort;
-use crate::recovery::Recovery;
+use crate::recovery::{Folder, Recovery};
 use crate::shard::core::{Core, Settings};
 use crate::shard::hold::Hold;
 use crate::shard::links::{self, Links};
@@ -227,7 +227,7 @@ pub fn start(config: &Config, ports: Vec<ShardPort>) -> Result<Running, StartErr
     let (abandoned, abandoned_of_run) = unbounded();
     let stopping = Arc::new(AtomicBool::new(false));
     let recovery = Recovery {
-        folder: home.segments.clone(),
+        attic: Folder(home.segments.clone()),
         run_id,
         node,
         bytes_per_s: settings.recovery.rate_limit_bytes_per_s,

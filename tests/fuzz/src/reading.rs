@@ -235,7 +235,8 @@ pub fn recover(data: &[u8]) {
             assert!(report.is_clean() && report.state != State::Open);
             return;
         }
-        Ok(Plan::Unused(report)) => {
+        Ok(Plan::Unused(tail)) => {
+            let report = &tail.report;
             assert!(report.is_clean() && report.unused && report.counts.chunks == 0);
             return;
         }
