@@ -4,9 +4,11 @@
 //! What allocates by design is asked for rarely and off the packet's way: a segment (once a minute), a checkpoint (once a second),
 //! and the tables of a segment, which grow with its chunks by doubling.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use harborseal::chunk::Pool;
+use harborseal::log::keeper::KeeperSettings;
 use harborseal::log::prepare::{Chain, Order, prepare};
 use harborseal::log::{Disk, DurablePlace, Handle, Limits, Log, Now, Outside, Request};
 use harborseal::shard::core::{Core, Datagram, Neighbours, Settings};
@@ -15,7 +17,7 @@ use harborseal::uring::{Huge, Region, RegionOptions};
 use harborseal_segment::cipher::Backend;
 use harborseal_segment::identity::Identity;
 use harborseal_segment::ids::RunId;
-use harborseal_segment::keys::Hint;
+use harborseal_segment::keys::{Hint, wrap};
 use harborseal_segment::node::NodeKey;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -159,20 +161,18 @@ impl Shard {
         }
         while let Some(order) = self.disk.orders.pop() {
             let hint = Hint::generate(&mut self.random);
-            let chain = Chain {
-                run_id: RunId([3; 16]),
-                shard: 0,
+            let settings = KeeperSettings {
+                folder: PathBuf::new(),
+                chain: Chain {
+                    run_id: RunId([3; 16]),
+                    shard: 0,
+                },
+                backend: Backend::Ring,
+                node: Arc::clone(&self.node),
+                wrap: |public, place, hint, secret, mut rng| wrap(public, place, hint, secret, &mut rng),
             };
             let created_s = self.now.real_ns / 1_000_000_000;
-            let (mut prepared, _) = prepare(
-                &order,
-                chain,
-                &self.node,
-                &[&hint],
-                Backend::Ring,
-                created_s,
-                &mut self.random,
-            );
+            let (mut prepared, _) = prepare(&order, &settings, &[&hint], created_s, &mut self.random);
             prepared.alloc_end += 1 << 30;
             self.core.prepared(Box::new(prepared), &mut self.disk);
         }

@@ -35,7 +35,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// S: with E where the slot is erasable, what opens all of one customer's streams in one segment.
-#[derive(Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct SegmentSecret([u8; 32]);
 
 impl SegmentSecret {

@@ -310,11 +310,19 @@ impl<S: Source> Segment<S> {
         &mut self,
         keyring: &mut Keyring,
     ) -> Result<Vec<Result<OpenStream, StreamError>>, StreamError> {
-        match self.try_open_streams(keyring) {
+        self.open_streams_by(|origin, entries| keyring.unlock(origin, entries))
+    }
+
+    /// Likewise, where something else than a [`Keyring`] unlocks the KEY entries of one origin: a key service, or a memory of what they held.
+    pub fn open_streams_by(
+        &mut self,
+        mut unlock: impl FnMut(&Origin, &[KeyEntry]) -> Vec<Unlocked>,
+    ) -> Result<Vec<Result<OpenStream, StreamError>>, StreamError> {
+        match self.try_open_streams(&mut unlock) {
             // An index that leads astray, or chunks of another origin, whose ORIGIN block only a scan finds.
             Err(StreamError::Read(error)) if !self.scanned && !matches!(error, ReadError::Io { .. }) => {
                 self.scan()?;
-                self.try_open_streams(keyring)
+                self.try_open_streams(&mut unlock)
             }
             done => done,
         }
@@ -322,12 +330,11 @@ impl<S: Source> Segment<S> {
 
     fn try_open_streams(
         &self,
-        keyring: &mut Keyring,
+        mut unlock: impl FnMut(&Origin, &[KeyEntry]) -> Vec<Unlocked>,
     ) -> Result<Vec<Result<OpenStream, StreamError>>, StreamError> {
         let groups = self.key_entries()?;
-        let unlock = |(origin, entries): &(Origin, Vec<KeyEntry>)| {
-            (origin.segment_id, keyring.unlock(origin, entries))
-        };
+        let unlock =
+            |(origin, entries): &(Origin, Vec<KeyEntry>)| (origin.segment_id, unlock(origin, entries));
         let secrets: Vec<(SegmentId, Vec<Unlocked>)> = groups.iter().map(unlock).collect();
         if secrets.iter().all(|(_, secrets)| secrets.is_empty()) {
             return Err(StreamError::NothingForIdentity);

@@ -22,6 +22,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use harborseal_segment::cipher::Backend;
 use harborseal_segment::ids::RunId;
+use harborseal_segment::keys::wrap;
 use harborseal_segment::node::NodeKey;
 use harborseal_segment::random::os_random;
 
@@ -38,7 +39,7 @@ use crate::port::ShardPort;
 use crate::recovery::{Folder, Recovery};
 use crate::shard::core::{Core, Settings};
 use crate::shard::hold::Hold;
-use crate::shard::links::{self, Links};
+use crate::shard::links::{self, Links, Slots};
 use crate::shard::{Command, Ended, Reports, Shard};
 use crate::stream::registry::Registry;
 use crate::uring::memory::{Region, RegionOptions};
@@ -137,7 +138,7 @@ pub fn start(config: &Config, ports: Vec<ShardPort>) -> Result<Running, StartErr
         .collect::<io::Result<_>>()
         .map_err(|error| StartError::io("cannot make an eventfd", &error, "raise `ulimit -n`"))?;
     let lock = true;
-    let links = links::connect(&wakers, listen.len(), lock).map_err(|error| {
+    let links = links::connect(&wakers, listen.len(), Slots::USUAL, lock).map_err(|error| {
         StartError::io(
             "cannot allocate memory between shards",
             &error,
@@ -181,6 +182,7 @@ pub fn start(config: &Config, ports: Vec<ShardPort>) -> Result<Running, StartErr
             },
             backend,
             node: Arc::clone(&node),
+            wrap: |public, place, hint, secret, mut rng| wrap(public, place, hint, secret, &mut rng),
         };
         keepers.push(spawn_keeper(
             keeper,

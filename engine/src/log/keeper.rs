@@ -24,7 +24,7 @@ use harborseal_segment::writer::{FinishParams, SegmentWriter};
 
 use super::catalog::{ClosedSegment, Note, segment_path};
 use super::files::Files;
-use super::prepare::{Chain, Order, Prepared, prepare};
+use super::prepare::{Chain, Order, Prepared, Wrapping, prepare};
 use super::{Handle, Request};
 use crate::planted::{Planted, planted};
 use crate::stream::registry::Customer;
@@ -57,6 +57,8 @@ pub struct KeeperSettings {
     pub backend: Backend,
     /// The node's signing key.
     pub node: Arc<NodeKey>,
+    /// How a customer's secret is wrapped: [`wrap`], but in the simulator, which remembers what that came to.
+    pub wrap: Wrapping,
 }
 
 struct SegmentFile<F> {
@@ -179,10 +181,7 @@ impl<F: Files> Keeper<F> {
         let of_customer = |c: &Customer| self.hints.get(&c.public_key.to_text()).map(|(_, hint)| hint);
         let hints: Vec<&Hint> = order.registry.customers.iter().filter_map(of_customer).collect();
         let created_s = self.world.now_s();
-        let KeeperSettings {
-            chain, backend, node, ..
-        } = &self.settings;
-        let (mut prepared, bytes) = prepare(order, *chain, node, &hints, *backend, created_s, &mut self.rng);
+        let (mut prepared, bytes) = prepare(order, &self.settings, &hints, created_s, &mut *self.rng);
         let id = prepared.origin.segment_id;
         let path = segment_path(&self.settings.folder, &id, created_s);
         let file = self.create(&path)?;

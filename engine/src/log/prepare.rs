@@ -11,14 +11,15 @@ use std::sync::Arc;
 use harborseal_segment::block::{BLOCK_ALIGN, Header};
 use harborseal_segment::body::{KeyEntry, OriginBody, StreamInfo};
 use harborseal_segment::cipher::Backend;
+use harborseal_segment::identity::PublicKey;
 use harborseal_segment::ids::{RunId, SegmentId, StreamId};
-use harborseal_segment::keys::{Hint, SegmentSecret, StreamKeys, Wrap, wrap};
-use harborseal_segment::node::NodeKey;
+use harborseal_segment::keys::{Hint, SegmentSecret, StreamKeys, Wrap};
 use harborseal_segment::random::CryptoRng;
 use harborseal_segment::writer::{Features, Placed, SegmentParams, SegmentWriter};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
+use super::keeper::KeeperSettings;
 use super::{Handle, StreamSeal};
 use crate::stream::registry::{Media, Registry};
 
@@ -91,6 +92,9 @@ pub struct Prepared {
     pub remap: Arc<[Option<u32>]>,
 }
 
+/// Wraps a customer's secret to its key: [`harborseal_segment::keys::wrap`].
+pub type Wrapping = fn(&PublicKey, &Wrap<'_>, &Hint, &SegmentSecret, &mut dyn CryptoRng) -> KeyEntry;
+
 /// The identity of a run on a shard: the same for all its segments.
 #[derive(Clone, Copy)]
 pub struct Chain {
@@ -114,13 +118,14 @@ pub struct SealedStream {
 /// `chain_seq`. Returns the segment (with no file yet) and the bytes the file begins with.
 pub fn prepare(
     order: &Order,
-    chain: Chain,
-    node: &NodeKey,
+    settings: &KeeperSettings,
     hints: &[&Hint],
-    backend: Backend,
     created_s: u64,
-    rng: &mut impl CryptoRng,
+    mut rng: &mut dyn CryptoRng,
 ) -> (Prepared, Vec<u8>) {
+    let KeeperSettings {
+        chain, backend, node, ..
+    } = settings;
     let segment_id = SegmentId(rng.random());
     let params = SegmentParams {
         segment_id,
@@ -138,14 +143,14 @@ pub fn prepare(
     bytes.extend_from_slice(&head);
     writer.reserve(RESERVED_CHUNKS, order.streams.len() + RESERVED_STREAMS);
     let remap = remap(&order.current, &order.registry);
-    let mut customers = wrap_all(&order.registry, node, segment_id, hints, rng);
+    let mut customers = wrap_all(&order.registry, settings, segment_id, hints, rng);
 
     let mut streams: Vec<&StreamFacts> = order
         .streams
         .iter()
         .filter(|facts| remap[facts.camera as usize].is_some())
         .collect();
-    streams.shuffle(rng);
+    streams.shuffle(&mut rng);
     let owner = |facts: &StreamFacts| {
         let camera = remap[facts.camera as usize].expect("streams without a camera were left out");
         order.registry.cameras[camera as usize].customer as usize
@@ -154,7 +159,7 @@ pub fn prepare(
     let mut entries: Vec<usize> = streams.iter().map(|facts| owner(facts)).collect();
     entries.sort_unstable();
     entries.dedup();
-    entries.shuffle(rng);
+    entries.shuffle(&mut rng);
     for batch in entries.chunks(ENTRIES_PER_BLOCK) {
         let of_batch: Vec<KeyEntry> = batch.iter().map(|c| customers[*c].entry.clone()).collect();
         batch.iter().for_each(|c| customers[*c].written = true);
@@ -174,7 +179,7 @@ pub fn prepare(
             segment_id,
             &customers[owner(facts)],
             facts,
-            backend,
+            *backend,
             0,
             rng,
         );
@@ -215,24 +220,24 @@ const ENTRIES_PER_BLOCK: usize = 256;
 /// Wraps a fresh secret for every customer, whether it has an active stream or not: a camera may begin to send at any time.
 fn wrap_all(
     registry: &Registry,
-    node: &NodeKey,
+    settings: &KeeperSettings,
     segment_id: SegmentId,
     hints: &[&Hint],
-    rng: &mut impl CryptoRng,
+    mut rng: &mut dyn CryptoRng,
 ) -> Vec<CustomerKeys> {
     let mut slots: Vec<u32> = (0..registry.customers.len() as u32).collect();
-    slots.shuffle(rng);
+    slots.shuffle(&mut rng);
     let of_customer = |((customer, slot), hint): ((&crate::stream::registry::Customer, u32), &&Hint)| {
-        let secret = SegmentSecret::generate(rng);
+        let secret = SegmentSecret::generate(&mut rng);
         let context = Wrap {
-            node_id: node.public().id(),
+            node_id: settings.node.public().id(),
             segment_id,
             slot,
             i: 0,
             n: 1,
             erase: None,
         };
-        let entry = wrap(&customer.public_key, &context, hint, &secret, rng);
+        let entry = (settings.wrap)(&customer.public_key, &context, hint, &secret, &mut *rng);
         CustomerKeys {
             slot,
             secret,

@@ -59,7 +59,7 @@ struct Space {
 /// The hold queue of one shard.
 pub struct Hold {
     region: Region,
-    spaces: [Space; SPACES],
+    spaces: Box<[Space]>,
     packets: Vec<Held>,
     next_serial: u64,
 }
@@ -67,13 +67,18 @@ pub struct Hold {
 impl Hold {
     /// An empty queue with [`HOLD_BYTES`] of memory.
     pub fn new(lock: bool) -> io::Result<Hold> {
+        Self::with_spaces(SPACES, lock)
+    }
+
+    /// One with so many spaces of 64 KiB; the engine has [`HOLD_BYTES`] of them.
+    pub fn with_spaces(spaces: usize, lock: bool) -> io::Result<Hold> {
         let region = Region::new(RegionOptions {
             lock,
-            ..RegionOptions::plaintext(HOLD_BYTES)
+            ..RegionOptions::plaintext(spaces * SPACE_BYTES)
         })?;
         Ok(Hold {
             region,
-            spaces: [Space::default(); SPACES],
+            spaces: vec![Space::default(); spaces].into(),
             packets: Vec::with_capacity(MAX_PACKETS),
             next_serial: 0,
         })

@@ -78,6 +78,7 @@ pub struct Links {
     shared: Arc<Shared>,
     me: usize,
     small: SlotArena,
+    small_slots: usize,
     large: SlotArena,
     /// Shards to wake after this batch.
     to_wake: Vec<bool>,
@@ -88,10 +89,27 @@ pub struct Links {
     passed: Vec<u64>,
 }
 
+/// Slots of one shard's arenas.
+#[derive(Clone, Copy, Debug)]
+pub struct Slots {
+    /// For packets up to 2 KiB.
+    pub small: u32,
+    /// For larger ones.
+    pub large: u32,
+}
+
+impl Slots {
+    /// What the engine runs with; the simulator has fewer.
+    pub const USUAL: Slots = Slots {
+        small: SMALL_SLOTS,
+        large: LARGE_SLOTS,
+    };
+}
+
 /// Links for a set of shards with these wakers, and `sockets` sockets each.
-pub fn connect(wakers: &[Waker], sockets: usize, lock: bool) -> io::Result<Vec<Links>> {
+pub fn connect(wakers: &[Waker], sockets: usize, slots: Slots, lock: bool) -> io::Result<Vec<Links>> {
     let inboxes = wakers.iter().map(|waker| Inbox {
-        queue: ArrayQueue::new((SMALL_SLOTS + LARGE_SLOTS) as usize * wakers.len()),
+        queue: ArrayQueue::new((slots.small + slots.large) as usize * wakers.len()),
         waker: waker.clone(),
         waits: CachePadded::new(AtomicBool::new(false)),
         progress: (0..sockets)
@@ -104,10 +122,9 @@ pub fn connect(wakers: &[Waker], sockets: usize, lock: bool) -> io::Result<Vec<L
         receiving,
     });
     // A single shard never hands over; its arenas are as small as can be.
-    let (small, large) = if wakers.len() > 1 {
-        (SMALL_SLOTS, LARGE_SLOTS)
-    } else {
-        (1, 1)
+    let Slots { small, large } = match wakers.len() {
+        1 => Slots { small: 1, large: 1 },
+        _ => slots,
     };
     (0..wakers.len())
         .map(|me| {
@@ -115,6 +132,7 @@ pub fn connect(wakers: &[Waker], sockets: usize, lock: bool) -> io::Result<Vec<L
                 shared: Arc::clone(&shared),
                 me,
                 small: SlotArena::new(small, SMALL_SLOT_BYTES, lock)?,
+                small_slots: small as usize,
                 large: SlotArena::new(large, LARGE_SLOT_BYTES, lock)?,
                 to_wake: vec![false; wakers.len()],
                 latest: vec![0; sockets],
@@ -231,7 +249,7 @@ impl Neighbours for Links {
             })
             .is_ok();
         self.to_wake[owner] |= queued;
-        if self.small.free() == SMALL_SLOTS as usize / 2 {
+        if self.small.free() == self.small_slots / 2 {
             // A burst of mixed batches: the owner must begin to empty its queue before this one ends.
             self.shared.inboxes[owner].waker.wake();
         }

@@ -6,6 +6,7 @@ use harborseal_segment::block::BlockType;
 use harborseal_segment::head::Head;
 use harborseal_segment::identity::Identity;
 use harborseal_segment::ids::RunId;
+use harborseal_segment::keys::wrap;
 use harborseal_segment::random::os_random;
 use harborseal_segment::scan::{Item, Scanner};
 
@@ -42,6 +43,7 @@ fn first_segment(registry: &Arc<Registry>, run: u8) -> (SegmentId, Vec<u8>) {
         },
         backend: Backend::AesGcm,
         node: Arc::new(NodeKey::from_bytes(&[9; 32])),
+        wrap: |public, place, hint, secret, mut rng| wrap(public, place, hint, secret, &mut rng),
     };
     let (janitor, _notes) = crossbeam::channel::unbounded();
     let mut keeper = Keeper::new(settings, OsFiles, Box::new(os_random()), janitor);
