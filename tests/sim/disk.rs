@@ -16,7 +16,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::canary::Canary;
 use super::plan::{DiskFaults, MS};
-use super::platter::{FileId, Platter, SyncId, WriteId};
+use super::platter::{FileId, Platter, SyncId, SyncKind, WriteId};
 use super::tally::{Fired, Tally};
 
 const EINTR: i32 = 4;
@@ -44,12 +44,13 @@ enum What {
     Write {
         token: u32,
         write: WriteId,
-        bytes: Vec<u8>,
+        bytes: Rc<[u8]>,
         ranges: Vec<(usize, usize)>,
     },
     Sync {
         handle: Handle,
         sync: SyncId,
+        lies: bool,
     },
 }
 
@@ -160,7 +161,7 @@ impl SimDisk {
     fn finish(&mut self, operation: Operation, pool: &Region) -> Option<Completion> {
         let Operation { result, what, .. } = operation;
         let mut platter = self.platter.borrow_mut();
-        let tell = |what: std::fmt::Arguments<'_>| self.tally.tell(self.now_ns, what);
+        let now_ns = self.now_ns;
         let completion = match what {
             What::Write {
                 token,
@@ -180,21 +181,22 @@ impl SimDisk {
                 let early = self.canary == Some(Canary::WriteCompletesEarly) && self.rng.random_bool(0.3);
                 platter.land(write, if early { 0 } else { result.max(0) as usize });
                 if result != bytes.len() as i32 {
-                    tell(format_args!(
-                        "disk: write {token} of {} bytes: {result}",
-                        bytes.len()
-                    ));
+                    self.tally.tell(now_ns, || {
+                        format!("disk: write {token} of {} bytes: {result}", bytes.len())
+                    });
                 }
                 Completion::Written(token, result)
             }
-            What::Sync { handle, sync } => {
+            What::Sync { handle, sync, lies } => {
                 match result {
                     0 if self.canary == Some(Canary::SyncLies) => {}
+                    0 if lies => platter.lie_sync(&sync),
                     0 => platter.end_sync(&sync),
                     _ => platter.fail_sync(&sync),
                 }
                 if result != 0 {
-                    tell(format_args!("disk: fdatasync of {handle:?}: {result}"));
+                    self.tally
+                        .tell(now_ns, || format!("disk: fdatasync of {handle:?}: {result}"));
                 }
                 Completion::Synced(handle, result)
             }
@@ -276,15 +278,16 @@ impl Outside for SimDisk {
         } = place;
         let id = self.ids[&segment];
         let mut platter = self.platter.borrow_mut();
+        let file = platter.file(id);
         assert!(
-            platter.is_durable(id, offset),
+            file.lied || platter.is_durable(id, file.watermark, offset),
             "segment {segment} was called durable up to {offset} (block {block_no}) before it was"
         );
         let file = platter.file_mut(id);
         assert!(offset >= file.watermark, "the watermark of {segment} went back");
         let last = last_block(&file.image, file.watermark, offset, segment);
         let last =
-            last.unwrap_or_else(|| panic!("the watermark {offset} of {segment} stands inside a block"));
+            last.unwrap_or_else(|why| panic!("the watermark {offset} of {segment} stands amiss: {why}"));
         assert!(
             last.is_none_or(|last| last == block_no),
             "the last block below {offset} is not {block_no}, but {last:?}"
@@ -316,11 +319,11 @@ impl Disk for SimDisk {
             !self.in_flight.iter().any(used),
             "token {token} is in flight twice"
         );
-        let bytes: Vec<u8> = ranges
+        let parts: Vec<&[u8]> = ranges
             .iter()
-            .flat_map(|(at, len)| &region.bytes()[*at..at + len])
-            .copied()
+            .map(|(at, len)| &region.bytes()[*at..at + len])
             .collect();
+        let bytes: Rc<[u8]> = parts.concat().into();
         let aligned = |(at, len): &(usize, usize)| (*at as u64 | *len as u64).is_multiple_of(DIRECT_ALIGN);
         let direct = offset.is_multiple_of(DIRECT_ALIGN) && ranges.iter().all(aligned);
         let result = if direct {
@@ -342,7 +345,10 @@ impl Disk for SimDisk {
                 file.len
             );
             let known = file.image.get(offset as usize..).unwrap_or_default();
-            let over = known.iter().zip(&bytes).all(|(old, new)| *old == 0 || old == new);
+            let over = known
+                .iter()
+                .zip(&bytes[..])
+                .all(|(old, new)| *old == 0 || old == new);
             assert!(
                 over || self.canary.is_some(),
                 "bytes at {offset} were written again and differ"
@@ -367,28 +373,36 @@ impl Disk for SimDisk {
         }
         let id = self.files[&segment];
         let failed = self.broken.contains(&id) || self.chance(self.faults.sync, Fired::SyncFailed);
-        let sync = self.platter.borrow().begin_sync(id);
+        // A disk that lies does so whenever it likes, to the last.
+        let lies = !failed && self.rng.random_bool(self.faults.lie);
+        let sync = self.platter.borrow().begin_sync(id, SyncKind::Data);
         let due_ns = self.now_ns + 4 * self.delay_ns();
         let result = if failed { -EIO } else { 0 };
         let what = What::Sync {
             handle: segment,
             sync,
+            lies,
         };
         self.submit(due_ns, result, what);
         true
     }
 }
 
-/// The number of the last block of `segment`'s own between two watermarks, if there is one; `None` if the second is not between blocks.
-fn last_block(image: &[u8], from: u64, to: u64, segment: SegmentId) -> Option<Option<u64>> {
+/// The number of the last block of `segment`'s own between two watermarks, if there is one; where it is not between blocks, what stands there.
+fn last_block(image: &[u8], from: u64, to: u64, segment: SegmentId) -> Result<Option<u64>, String> {
     let mut at = from.max(SEGMENT_PREFIX_LEN as u64);
     let mut last = None;
     while at < to {
-        let header = Header::parse(image.get(at as usize..)?).ok()?;
+        let bytes = image.get(at as usize..).unwrap_or_default();
+        let header = Header::parse(bytes).map_err(|error| format!("no block at {at}: {error}"))?;
         if header.segment_id == segment {
             last = Some(header.block_no);
         }
         at += u64::from(header.total_len);
     }
-    (at == to).then_some(last)
+    if at == to {
+        Ok(last)
+    } else {
+        Err(format!("a block ends at {at}"))
+    }
 }

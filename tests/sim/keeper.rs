@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crossbeam::channel::{Receiver, unbounded};
 use harborseal::log::Request;
@@ -22,14 +22,18 @@ use rand::rngs::StdRng;
 use rand::{CryptoRng, RngExt, SeedableRng};
 
 use super::canary::Canary;
+use super::keys::{Shared, remembered_wrap};
 use super::plan::{KeeperFaults, S};
-use super::platter::{FileId, Platter};
+use super::platter::{FileId, Platter, SyncKind};
 use super::tally::{Fired, Tally};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 /// Where segments are.
 pub const FOLDER: &str = "segments";
+
+/// Requests that may wait for a keeper: a segment to prepare and one to extend, and those that ended while it worked, two each.
+const MAX_REQUESTS: usize = 24;
 
 /// What the keeper is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +54,8 @@ enum Step {
     Create(FileId, PathBuf),
     Allocate(FileId, u64),
     Truncate(FileId, u64),
-    Write(FileId, u64, Vec<u8>),
-    Sync(FileId),
+    Write(FileId, u64, Rc<[u8]>),
+    Sync(FileId, SyncKind),
     Remove(FileId),
 }
 
@@ -85,6 +89,9 @@ pub struct SimKeeper {
     reply: Option<Option<Reply<FileId>>>,
     /// What the keeper told the janitor.
     pub told: Vec<Note>,
+    random: Arc<Mutex<StdRng>>,
+    generator: Box<dyn Fn(u64) -> StdRng>,
+    attempts: u64,
 }
 
 /// What a keeper is made of.
@@ -101,8 +108,10 @@ pub struct KeeperParts {
     pub faults: KeeperFaults,
     /// Until when, monotonic.
     pub quiet_ns: u64,
-    /// Its randomness.
+    /// Its faults are drawn from this.
     pub seed: u64,
+    /// What its segments are drawn from, at each attempt.
+    pub generator: Box<dyn Fn(u64) -> StdRng>,
     /// A planted fault.
     pub canary: Option<Canary>,
     /// Where to count.
@@ -120,6 +129,7 @@ impl SimKeeper {
             faults,
             quiet_ns,
             seed,
+            generator,
             canary,
             tally,
         } = parts;
@@ -143,10 +153,12 @@ impl SimKeeper {
             chain,
             backend,
             node,
+            wrap: remembered_wrap,
         };
+        let shared = Arc::new(Mutex::new(generator(0)));
         let random: Box<dyn CryptoRng + Send> = match canary {
             Some(Canary::RandomnessRepeats) => Box::new(Repeats),
-            _ => Box::new(StdRng::seed_from_u64(seed ^ 0x6b65_7973)),
+            _ => Box::new(Shared(Arc::clone(&shared))),
         };
         let (janitor, notes) = unbounded();
         SimKeeper {
@@ -156,12 +168,20 @@ impl SimKeeper {
             queue: VecDeque::new(),
             reply: None,
             told: Vec::new(),
+            random: shared,
+            generator,
+            attempts: 0,
         }
     }
 
-    /// More work.
+    /// More work. A keeper that fell ever further behind would take ever more memory.
     pub fn push(&mut self, request: Request) {
         self.queue.push_back(request);
+        assert!(
+            self.queue.len() <= MAX_REQUESTS,
+            "{} requests wait for a keeper",
+            self.queue.len()
+        );
     }
 
     /// Whether there is nothing to do.
@@ -209,7 +229,7 @@ impl SimKeeper {
             if let Some(reply) = self.reply.take() {
                 if let Some(reply) = &reply {
                     let tally = &self.bench.borrow().tally;
-                    tally.tell(now_ns, format_args!("keeper: {}", outcome(reply)));
+                    tally.tell(now_ns, || format!("keeper: {}", outcome(reply)));
                 }
                 replies.extend(reply);
                 self.told.extend(self.notes.try_iter());
@@ -218,6 +238,10 @@ impl SimKeeper {
                 return replies;
             };
             self.bench.borrow_mut().begin(&request, now_ns, real_ns);
+            if matches!(request, Request::Prepare(_)) {
+                *self.random.lock().expect("one thread uses it") = (self.generator)(self.attempts);
+                self.attempts += 1;
+            }
             self.reply = Some(self.keeper.carry_out(request));
         }
     }
@@ -226,8 +250,7 @@ impl SimKeeper {
 impl Bench {
     fn begin(&mut self, request: &Request, now_ns: u64, real_ns: u64) {
         (self.now_ns, self.real_ns) = (now_ns, real_ns);
-        self.tally
-            .tell(now_ns, format_args!("keeper: {}", words(request)));
+        self.tally.tell(now_ns, || format!("keeper: {}", words(request)));
         self.job = match request {
             Request::Prepare(_) => Job::Prepare,
             Request::Extend { .. } => Job::Extend,
@@ -251,9 +274,12 @@ impl Bench {
                     let write = platter.begin_write(id, offset, &bytes);
                     platter.land(write, bytes.len());
                 }
-                Step::Sync(id) => {
-                    let sync = platter.begin_sync(id);
-                    platter.end_sync(&sync);
+                Step::Sync(id, kind) => {
+                    let sync = platter.begin_sync(id, kind);
+                    match self.rng.random_bool(self.faults.lie) {
+                        true => platter.lie_sync(&sync),
+                        false => platter.end_sync(&sync),
+                    }
                 }
                 Step::Remove(id) => platter.remove(id),
             }
@@ -264,7 +290,7 @@ impl Bench {
         let last_ns = self.steps.back().map_or(self.now_ns, |(due_ns, _)| *due_ns);
         let mut takes_ns = self.rng.random_range(20_000..1_500_000);
         if self.now_ns < self.quiet_ns && self.faults.slowness > 1 {
-            takes_ns = (takes_ns * self.faults.slowness).min(S / 2);
+            takes_ns = (takes_ns * self.faults.slowness).min(S / 20);
             self.tally.fire(Fired::SlowKeeper);
         }
         self.steps.push_back((last_ns + takes_ns, step));
@@ -294,6 +320,18 @@ impl Bench {
 
     fn skips_sync(&self) -> bool {
         self.canary == Some(Canary::PrepareWithoutSync) && self.job == Job::Prepare
+    }
+}
+
+impl SimFiles {
+    fn sync(&mut self, path: &Path, kind: SyncKind) -> io::Result<()> {
+        let mut bench = self.0.borrow_mut();
+        let id = bench.id(path)?;
+        bench.fault()?;
+        if !bench.skips_sync() {
+            bench.later(Step::Sync(id, kind));
+        }
+        Ok(())
     }
 }
 
@@ -370,25 +408,19 @@ impl Files for SimFiles {
         if let Err(error) = bench.fault() {
             // Some of it may have been written.
             let part = bench.rng.random_range(0..=bytes.len());
-            bench.later(Step::Write(id, offset, bytes[..part].to_vec()));
+            bench.later(Step::Write(id, offset, bytes[..part].into()));
             return Err(error);
         }
-        bench.later(Step::Write(id, offset, bytes.to_vec()));
+        bench.later(Step::Write(id, offset, bytes.into()));
         Ok(())
     }
 
     fn sync_data(&mut self, path: &Path) -> io::Result<()> {
-        self.sync_all(path)
+        self.sync(path, SyncKind::Data)
     }
 
     fn sync_all(&mut self, path: &Path) -> io::Result<()> {
-        let mut bench = self.0.borrow_mut();
-        let id = bench.id(path)?;
-        bench.fault()?;
-        if !bench.skips_sync() {
-            bench.later(Step::Sync(id));
-        }
-        Ok(())
+        self.sync(path, SyncKind::All)
     }
 
     fn truncate(&mut self, path: &Path, len: u64) -> io::Result<()> {

@@ -23,11 +23,14 @@ pub mod canary;
 pub mod check;
 pub mod disk;
 pub mod keeper;
+pub mod keys;
+pub mod machine;
 pub mod packets;
 pub mod plan;
 pub mod platter;
 pub mod recovery;
 pub mod shard;
+pub mod survivors;
 pub mod tally;
 pub mod traffic;
 pub mod world;
@@ -63,7 +66,7 @@ impl std::fmt::Display for Failure {
 
 /// Lives one seed through. What fired is added to `tally` whether it fails or not.
 pub fn run(seed: u64, canary: Option<Canary>, tally: &Tally) -> Result<(), Failure> {
-    let lived = catch_unwind(AssertUnwindSafe(|| world::live(seed, canary, tally)));
+    let lived = catch_unwind(AssertUnwindSafe(|| machine::live(seed, canary, tally)));
     tally.end_of_run();
     lived.map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -73,29 +76,46 @@ pub fn run(seed: u64, canary: Option<Canary>, tally: &Tally) -> Result<(), Failu
     })
 }
 
-/// Lives many seeds through, `jobs` at once; a job ends after `most_failures`. `done` is called after each seed.
-pub fn batch(
-    seeds: Range<u64>,
-    jobs: usize,
-    most_failures: usize,
-    done: &(dyn Fn() + Sync),
-) -> (Counts, Vec<Failure>) {
+/// Seeds after which a job adds its counts to the sum.
+const ADD_AFTER: u64 = 50;
+
+/// What many seeds came to.
+#[derive(Clone, Debug, Default)]
+pub struct Sum {
+    /// What fired.
+    pub counts: Counts,
+    /// What failed.
+    pub failures: Vec<Failure>,
+}
+
+/// Lives many seeds through, `jobs` at once; a job ends after `most_failures`. `watch` sees the sum now and then while it grows.
+pub fn batch(seeds: Range<u64>, jobs: usize, most_failures: usize, watch: &(dyn Fn(&Sum) + Sync)) -> Sum {
+    // A huge page takes longer to clear than most seeds need it for. Where that cannot be asked for, it takes longer.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let next = AtomicU64::new(seeds.start);
-    let sum = Mutex::new((Counts::default(), Vec::new()));
+    let sum = Mutex::new(Sum::default());
+    let add = |tally: &Tally, failed: Option<Failure>| {
+        let mut sum = sum.lock().expect("no thread panics while it adds");
+        sum.counts.merge(&tally.take());
+        sum.failures.extend(failed);
+        watch(&sum);
+    };
     let work = || {
         let tally = Tally::default();
-        let mut failed = Vec::new();
-        while failed.len() < most_failures {
+        let (mut lived, mut failures) = (0, 0);
+        while failures < most_failures {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end {
                 break;
             }
-            failed.extend(run(seed, None, &tally).err());
-            done();
+            let failed = run(seed, None, &tally).err();
+            failures += usize::from(failed.is_some());
+            lived += 1;
+            if failed.is_some() || lived % ADD_AFTER == 0 {
+                add(&tally, failed);
+            }
         }
-        let mut sum = sum.lock().expect("no thread panics while it adds");
-        sum.0.merge(&tally.counts());
-        sum.1.extend(failed);
+        add(&tally, None);
     };
     thread::scope(|scope| {
         for _ in 0..jobs.max(1) {

@@ -1,5 +1,10 @@
 //! The packets that simulated cameras send: real RTP and RTCP, each telling which one it is.
 
+use std::sync::LazyLock;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
 /// Shortest RTP packet that can be told apart: header and two numbers, in bytes.
 pub const RTP_MIN_BYTES: usize = 20;
 const RTP_NAME_AT: usize = 12;
@@ -15,7 +20,14 @@ pub struct Name {
     pub index: u32,
 }
 
-/// An RTP packet of `len` bytes.
+/// Payloads are cut from this: noise, as sealed video is. Which packet it is stands before it.
+static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut noise = vec![0; 96 << 10];
+    StdRng::seed_from_u64(0).fill(&mut noise[..]);
+    noise
+});
+
+/// An RTP packet of `len` bytes, at most 80 KiB.
 pub fn rtp(ssrc: u32, sequence: u16, timestamp: u32, name: Name, len: usize) -> Vec<u8> {
     let mut packet = Vec::with_capacity(len.max(RTP_MIN_BYTES));
     packet.extend_from_slice(&[0x80, 96]);
@@ -24,13 +36,9 @@ pub fn rtp(ssrc: u32, sequence: u16, timestamp: u32, name: Name, len: usize) -> 
     packet.extend_from_slice(&ssrc.to_be_bytes());
     packet.extend_from_slice(&name.stream.to_be_bytes());
     packet.extend_from_slice(&name.index.to_be_bytes());
-    let mut state = name.stream.wrapping_mul(0x9E37_79B9) ^ name.index.wrapping_mul(0x85EB_CA6B) ^ 1;
-    while packet.len() < len {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        packet.push(state as u8);
-    }
+    let at =
+        (name.stream.wrapping_mul(0x9E37_79B9) ^ name.index.wrapping_mul(0x85EB_CA6B)) as usize % (16 << 10);
+    packet.extend_from_slice(&NOISE[at..at + len.saturating_sub(RTP_MIN_BYTES)]);
     packet
 }
 

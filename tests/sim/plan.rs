@@ -5,28 +5,36 @@ use std::sync::Arc;
 
 use harborseal::log::Limits;
 use harborseal::shard::core::Settings;
+use harborseal::shard::links::Slots;
 use harborseal::stream::registry::{Camera, Customer, Media, Registry, Source, Stream};
 use harborseal_segment::cipher::Backend;
-use harborseal_segment::identity::Identity;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::canary::Canary;
 use super::keeper::Job;
+use super::keys::{MAX_CUSTOMERS, public};
 
 /// A millisecond in nanoseconds.
 pub const MS: u64 = 1_000_000;
 /// A second in nanoseconds.
 pub const S: u64 = 1_000_000_000;
-/// CLOCK_MONOTONIC when a run begins. Not 0: a fresh machine has been up for a while.
-pub const START_NS: u64 = 1000 * S;
+/// CLOCK_MONOTONIC when the first life begins. Not 0: a fresh machine has been up for a while.
+const FIRST_START_NS: u64 = 1000 * S;
 /// After the faults have stopped, everything received must be durable within this time: a preparation that is tried again, a segment
 /// age, and whatever a slow disk has left.
 pub const PATIENCE_NS: u64 = 8 * S;
 
-/// Everything that is decided beforehand.
+/// One in so many seeds with an honest disk.
+const SURVIVOR_SEEDS: u64 = 4;
+
+/// Everything that is decided beforehand of one life: from a start of the engine to its end.
 pub struct Plan {
+    /// It begins, monotonic.
+    pub start_ns: u64,
+    /// What earlier lives left is looked at, and closed.
+    pub look_back_ns: u64,
     /// Shards.
     pub shards: u16,
     /// Chunk buffers per shard.
@@ -37,12 +45,14 @@ pub struct Plan {
     pub chunk_deadline_ns: u64,
     /// Sealing library.
     pub backend: Backend,
-    /// CLOCK_REALTIME at the start.
-    pub real_ns: u64,
+    /// CLOCK_REALTIME less CLOCK_MONOTONIC at the start.
+    pub real_offset_ns: i64,
     /// Customers there are; not all need have a camera.
     pub customers: usize,
     /// Cameras of all configurations.
     pub cameras: Vec<CameraPlan>,
+    /// Packets on their way between shards.
+    pub slots: Slots,
     /// Datagrams that a socket buffers.
     pub socket_datagrams: usize,
     /// Datagrams that a shard takes at once.
@@ -66,6 +76,8 @@ pub struct Plan {
 pub enum Ending {
     /// Power fails; if the keeper of a shard comes to such a job within a second, then in the middle of it.
     Crash(u64, Option<Job>),
+    /// Power fails while what an earlier life left is being closed.
+    CrashLookingBack,
     /// It is told to stop.
     Stop(u64),
 }
@@ -104,6 +116,8 @@ pub struct NetworkFaults {
     pub restart: f64,
     /// Joined with the one before it, if it can be.
     pub batch: f64,
+    /// The ring has no buffer to receive into (ENOBUFS), per round of a shard.
+    pub no_buffers: f64,
 }
 
 /// Probabilities, per operation.
@@ -127,6 +141,8 @@ pub struct DiskFaults {
     pub ring_full: f64,
     /// fdatasync fails.
     pub sync: f64,
+    /// fdatasync lies.
+    pub lie: f64,
 }
 
 /// Of the keeper's work.
@@ -142,6 +158,8 @@ pub struct KeeperFaults {
     pub extend: f64,
     /// EIO while closing, per call.
     pub close: f64,
+    /// fsync and fdatasync lie.
+    pub lie: f64,
     /// Everything takes this many times longer.
     pub slowness: u64,
 }
@@ -161,27 +179,106 @@ pub enum Happening {
     Stall(usize, u64),
 }
 
-impl Plan {
-    /// The plan of a seed.
-    pub fn new(seed: u64, canary: Option<Canary>) -> Plan {
-        let rng = &mut StdRng::seed_from_u64(seed ^ 0x706c_616e);
-        let shards = if rng.random_bool(0.75) { 2 } else { 1 };
-        // One in twenty is long: idle streams give their slots away.
-        let long = rng.random_bool(0.05);
-        let busy_ns = if long {
-            rng.random_range(15 * S..40 * S)
-        } else {
-            rng.random_range(S / 3..4 * S)
+/// What of a plan is the whole seed's.
+#[derive(Clone, Copy, Debug)]
+pub struct Story {
+    /// The seed.
+    pub seed: u64,
+    /// A planted fault.
+    pub canary: Option<Canary>,
+    /// How many lives there are.
+    pub lives: usize,
+    /// What an fsync is worth on this machine: probability that it lies.
+    pub lie: f64,
+}
+
+impl Story {
+    /// The story of a seed.
+    pub fn new(seed: u64, canary: Option<Canary>) -> Story {
+        let rng = &mut StdRng::seed_from_u64(seed ^ 0x7374_6f72);
+        let lives = match rng.random_range(0..100) {
+            _ if canary.is_some() => 1,
+            0..70 => 1,
+            70..95 => 2,
+            _ => 3,
         };
-        let quiet_ns = START_NS + busy_ns;
-        let ending = ending(rng, quiet_ns, canary);
-        let customers = rng.random_range(1..=3);
+        let liar = canary.is_none() && rng.random_bool(0.04);
+        Story {
+            seed,
+            canary,
+            lives,
+            lie: if liar { rng.random_range(0.1..0.9) } else { 0.0 },
+        }
+    }
+
+    /// Whether every block that outlived the crashes is followed: where the disk lied, and in one of some other seeds.
+    pub fn is_told_whole(&self) -> bool {
+        self.lie > 0.0 || self.seed.is_multiple_of(SURVIVOR_SEEDS)
+    }
+}
+
+/// When a life begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// Which one, from 0.
+    pub life: usize,
+    /// CLOCK_MONOTONIC.
+    pub mono_ns: u64,
+    /// CLOCK_REALTIME less CLOCK_MONOTONIC.
+    pub real_offset_ns: i64,
+}
+
+impl Start {
+    /// Of the first life of a seed. In some, midnight passes.
+    pub fn first(seed: u64) -> Start {
+        let real_ns = (1_796_000_000 / 86_400 * 86_400 - seed % 4) * S;
+        Start {
+            life: 0,
+            mono_ns: FIRST_START_NS,
+            real_offset_ns: (real_ns - FIRST_START_NS) as i64,
+        }
+    }
+}
+
+impl Plan {
+    /// The plan of one life.
+    pub fn new(story: Story, start: Start) -> Plan {
+        let Story { seed, canary, .. } = story;
+        let Start { life, mono_ns, .. } = start;
+        let rng = &mut StdRng::seed_from_u64(seed ^ 0x706c_616e ^ (life as u64) << 56);
+        let shards = *[1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3]
+            .choose(rng)
+            .expect("not empty");
+        // One in fifty is long: idle streams give their slots away.
+        let long = life == 0 && rng.random_bool(0.02);
+        let busy_ns = match long {
+            true => rng.random_range(15 * S..30 * S),
+            false if life == 0 => rng.random_range(S / 3..2 * S),
+            false => rng.random_range(S / 5..S),
+        };
+        let quiet_ns = mono_ns + busy_ns;
+        let ending = ending(rng, story, start, quiet_ns);
+        let customers = rng.random_range(1..=MAX_CUSTOMERS);
         let cameras = cameras(rng, customers);
-        let max_age_ns = rng.random_range(S / 5..3 * S);
+        let max_age_ns = rng.random_range(S / 3..3 * S);
         let healthy = canary.is_some() || rng.random_bool(0.15);
+        let (mut disk, mut keeper) = match healthy {
+            true => (DiskFaults::default(), KeeperFaults::default()),
+            false => (
+                disk_faults(rng, mono_ns, busy_ns),
+                keeper_faults(rng, mono_ns, busy_ns),
+            ),
+        };
+        (disk.lie, keeper.lie) = (story.lie, story.lie);
         Plan {
+            start_ns: mono_ns,
+            look_back_ns: mono_ns + rng.random_range(0..S / 2),
             shards,
-            buffers: rng.random_range(24..=96),
+            buffers: if rng.random_bool(0.15) {
+                rng.random_range(11..=18)
+            } else {
+                rng.random_range(20..=80)
+            },
             limits: Limits {
                 segment_max_age_ns: if long { 5 * S } else { max_age_ns },
                 // Small ones are allocated at once, large ones extended.
@@ -198,9 +295,12 @@ impl Plan {
             } else {
                 Backend::AesGcm
             },
-            // In some runs, midnight passes.
-            real_ns: (1_796_000_000 / 86_400 * 86_400 - rng.random_range(0..4)) * S,
+            real_offset_ns: start.real_offset_ns,
             customers,
+            slots: Slots {
+                small: rng.random_range(16..=96),
+                large: rng.random_range(2..=6),
+            },
             socket_datagrams: if rng.random_bool(0.2) {
                 rng.random_range(4..20)
             } else {
@@ -208,17 +308,9 @@ impl Plan {
             },
             drain: rng.random_range(4..512),
             network: network_faults(rng),
-            disk: if healthy {
-                DiskFaults::default()
-            } else {
-                disk_faults(rng, busy_ns)
-            },
-            keeper: if healthy {
-                KeeperFaults::default()
-            } else {
-                keeper_faults(rng, busy_ns)
-            },
-            events: events(rng, busy_ns, shards, &cameras),
+            disk,
+            keeper,
+            events: events(rng, start, busy_ns, shards, &cameras),
             cameras,
             quiet_ns,
             ending,
@@ -229,7 +321,7 @@ impl Plan {
     pub fn registry(&self, configuration: usize) -> Arc<Registry> {
         let customer = |index: usize| Customer {
             name: format!("customer {index}").into(),
-            public_key: identity(index).public().clone(),
+            public_key: public(index),
         };
         // A later configuration may list its customers in another order.
         let mut order: Vec<usize> = (0..self.customers).collect();
@@ -290,21 +382,25 @@ impl Plan {
     }
 }
 
-/// A customer's identity: the same in every run.
-pub fn identity(customer: usize) -> Identity {
-    Identity::generate(&mut StdRng::seed_from_u64(customer as u64))
-}
-
-fn ending(rng: &mut StdRng, quiet_ns: u64, canary: Option<Canary>) -> Ending {
-    let whole = canary.is_some_and(Canary::needs_a_stop);
-    if whole || rng.random_bool(0.3) {
-        let early = !whole && rng.random_bool(0.1);
+fn ending(rng: &mut StdRng, story: Story, start: Start, quiet_ns: u64) -> Ending {
+    let whole = story.canary.is_some_and(Canary::needs_a_stop);
+    let stops = match start.life {
+        _ if story.canary.is_some() => 0.3,
+        // What has more lives than one has seen a crash by then.
+        0 => 0.015,
+        _ => 0.5,
+    };
+    if whole || rng.random_bool(stops) {
+        let early = !whole && rng.random_bool(0.2);
         let late_ns = quiet_ns + rng.random_range(PATIENCE_NS..PATIENCE_NS + 2 * S);
         return Ending::Stop(if early {
-            START_NS + rng.random_range(0..20 * MS)
+            start.mono_ns + rng.random_range(0..20 * MS)
         } else {
             late_ns
         });
+    }
+    if start.life > 0 && rng.random_bool(0.3) {
+        return Ending::CrashLookingBack;
     }
     let amid = [
         None,
@@ -313,19 +409,28 @@ fn ending(rng: &mut StdRng, quiet_ns: u64, canary: Option<Canary>) -> Ending {
         Some(Job::Close),
         Some(Job::Extend),
     ];
-    let at_ns = rng.random_range(START_NS + 5 * MS..quiet_ns + S / 2);
+    let early_ns = start.mono_ns + 5 * MS;
+    let usual_ns = quiet_ns - (quiet_ns - start.mono_ns) / 3;
+    let from_ns = if rng.random_bool(0.02) { early_ns } else { usual_ns };
+    let at_ns = rng.random_range(from_ns..quiet_ns + S / 2);
     Ending::Crash(at_ns, *amid.choose(rng).expect("not empty"))
 }
 
 fn cameras(rng: &mut StdRng, customers: usize) -> Vec<CameraPlan> {
-    let count = rng.random_range(1..=8);
+    let count = *[1, 2, 2, 3].choose(rng).expect("not empty");
     let mut ssrcs: Vec<u32> = (0..64).map(|_| rng.random()).collect();
     let camera = |at: usize| {
         let by_address = rng.random_bool(0.25);
         let streams = rng.random_range(1..=3);
         // Long media descriptions make STREAM blocks of many pages.
-        let sdp_len = *[0, 0, 300, 300, 5000, 16_000].choose(rng).expect("not empty");
+        let sdp_len = *[
+            0, 0, 0, 0, 0, 0, 0, 0, 300, 300, 300, 300, 300, 1000, 5000, 16_000,
+        ]
+        .choose(rng)
+        .expect("not empty");
         let configurations = match rng.random_range(0..5) {
+            // One is always there: a life in which nothing is stored shows little.
+            _ if at == 0 => (0, 2),
             0 => (0, 1),
             1 => (1, 2),
             _ => (0, 2),
@@ -351,14 +456,15 @@ fn network_faults(rng: &mut StdRng) -> NetworkFaults {
         hostile: pick(rng, 0.5, 0.2),
         restart: pick(rng, 0.3, 0.02),
         batch: pick(rng, 0.8, 0.95),
+        no_buffers: pick(rng, 0.2, 0.2),
     }
 }
 
-fn disk_faults(rng: &mut StdRng, busy_ns: u64) -> DiskFaults {
-    if rng.random_bool(0.06) {
+fn disk_faults(rng: &mut StdRng, start_ns: u64, busy_ns: u64) -> DiskFaults {
+    if rng.random_bool(0.1) {
         // A dying disk: one segment after the other fails.
         return DiskFaults {
-            sticky: 0.1,
+            sticky: 0.2,
             sync: 0.4,
             late: 0.1,
             ..DiskFaults::default()
@@ -366,7 +472,7 @@ fn disk_faults(rng: &mut StdRng, busy_ns: u64) -> DiskFaults {
     }
     DiskFaults {
         late: pick(rng, 0.7, 0.3),
-        slow_ns: window(rng, 0.3, busy_ns),
+        slow_ns: window(rng, 0.3, start_ns, busy_ns),
         short: pick(rng, 0.3, 0.3),
         once: pick(rng, 0.3, 0.1),
         sticky: pick(rng, 0.25, 0.02),
@@ -374,29 +480,37 @@ fn disk_faults(rng: &mut StdRng, busy_ns: u64) -> DiskFaults {
         no_space: pick(rng, 0.1, 0.1),
         ring_full: pick(rng, 0.2, 0.3),
         sync: pick(rng, 0.3, 0.1),
+        lie: 0.0,
     }
 }
 
-fn keeper_faults(rng: &mut StdRng, busy_ns: u64) -> KeeperFaults {
+fn keeper_faults(rng: &mut StdRng, start_ns: u64, busy_ns: u64) -> KeeperFaults {
     KeeperFaults {
-        full_ns: window(rng, 0.3, busy_ns),
+        full_ns: window(rng, 0.3, start_ns, busy_ns),
         left_bytes: rng.random_range(0..8 << 20),
-        prepare: pick(rng, 0.15, 0.2),
+        prepare: pick(rng, 0.12, 0.2),
         extend: pick(rng, 0.2, 0.7),
         close: pick(rng, 0.15, 0.2),
+        lie: 0.0,
         slowness: if rng.random_bool(0.2) {
-            rng.random_range(10..200)
+            rng.random_range(5..60)
         } else {
             1
         },
     }
 }
 
-fn events(rng: &mut StdRng, busy_ns: u64, shards: u16, cameras: &[CameraPlan]) -> Vec<(u64, Happening)> {
+fn events(
+    rng: &mut StdRng,
+    start: Start,
+    busy_ns: u64,
+    shards: u16,
+    cameras: &[CameraPlan],
+) -> Vec<(u64, Happening)> {
     let mut events = Vec::new();
     let mut at = |rng: &mut StdRng, probability: f64, what: Happening| {
         if rng.random_bool(probability) {
-            events.push((START_NS + rng.random_range(0..busy_ns), what));
+            events.push((start.mono_ns + rng.random_range(0..busy_ns), what));
         }
     };
     if cameras.iter().any(|camera| camera.configurations != (0, 2)) {
@@ -429,10 +543,10 @@ fn pick(rng: &mut StdRng, enabled: f64, most: f64) -> f64 {
     }
 }
 
-fn window(rng: &mut StdRng, enabled: f64, busy_ns: u64) -> (u64, u64) {
+fn window(rng: &mut StdRng, enabled: f64, start_ns: u64, busy_ns: u64) -> (u64, u64) {
     if !rng.random_bool(enabled) {
         return (0, 0);
     }
-    let from = START_NS + rng.random_range(0..busy_ns);
+    let from = start_ns + rng.random_range(0..busy_ns);
     (from, from + rng.random_range(0..busy_ns))
 }

@@ -1,18 +1,22 @@
 //! The simulated file system on its simulated disk: what a running machine sees, and what a crash leaves of it.
 //!
 //! A write is cut into 4 KiB sectors. Until an fsync that was submitted after it completed has returned, each of them may be there after a
-//! crash, or not, or half, in any order. The length of a file and its name have to be synced likewise. With a failed fsync the
-//! sectors it should have covered may be lost for good, while every later fsync succeeds (fsyncgate).
+//! crash, or not, or half, in any order. What says where they are persists apart from them: the extents of a file, its length, its name,
+//! the deletion of its name, the name of its folder. With a failed fsync the sectors it should have covered may be lost for good, while
+//! every later fsync succeeds (fsyncgate); with one that lies nothing has happened at all.
 //!
 //! Invariant: `durable` is what no crash can take away. The engine may call durable only what is in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
+use harborseal_segment::block::{BLOCK_ALIGN, BlockType, HEADER_LEN, Header};
+use harborseal_segment::ids::SegmentId;
 use harborseal_segment::source::Source;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
 use super::tally::{Fired, Tally};
@@ -41,24 +45,50 @@ pub struct WriteId {
 pub struct SyncId {
     file: FileId,
     covers: Vec<u64>,
+    /// How long it makes the file.
     len: u64,
     cut: u64,
+}
+
+/// What an fsync has to see to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncKind {
+    /// fdatasync: the data, and of the length what is needed to reach it.
+    Data,
+    /// fsync: the length too.
+    All,
 }
 
 /// One sector's worth of a write, or less where a write is not aligned.
 struct Unsynced {
     serial: u64,
     offset: u64,
-    bytes: Vec<u8>,
+    /// The write's bytes, and which of them are its own.
+    write: Rc<[u8]>,
+    from: usize,
+    upto: usize,
     /// Its write completed.
     landed: bool,
+}
+
+impl Unsynced {
+    fn bytes(&self) -> &[u8] {
+        &self.write[self.from..self.upto]
+    }
+}
+
+/// A block that was written at some place of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct WrittenBlock {
+    /// Its header.
+    pub header: Header,
 }
 
 /// One file.
 pub struct SimFile {
     /// Its name.
     pub path: PathBuf,
-    /// Its content as a process reads it; zeros follow up to `len`.
+    /// Its content as a process reads it; zeros follow up to `len`. What lies beyond shows when the file grows without having been cut.
     pub image: Vec<u8>,
     /// Its length.
     pub len: u64,
@@ -66,9 +96,17 @@ pub struct SimFile {
     pub watermark: u64,
     /// The segment was handed to a shard: from then on no crash may take it.
     pub in_use: bool,
+    /// An fsync of it lied: nothing is promised any more.
+    pub lied: bool,
+    /// When it was last changed, in seconds since 1970.
+    pub modified_s: u64,
+    /// The blocks that were ever written to it, by place.
+    pub blocks: BTreeMap<u64, WrittenBlock>,
     durable: Vec<u8>,
     durable_len: u64,
-    /// The shortest it has been since it was last synced: nothing durable beyond that outlives the next fsync.
+    /// Lengths it was given since one was made durable.
+    lens: Vec<u64>,
+    /// The shortest it was cut to since it was last synced: nothing durable beyond that outlives the next fsync.
     cut: u64,
     name_durable: bool,
     removed: bool,
@@ -77,11 +115,20 @@ pub struct SimFile {
     unsynced: Vec<Unsynced>,
 }
 
+/// A sealed block, by the number that no other of its segment has.
+type Sealed = HashMap<(SegmentId, u64), [u8; 16]>;
+
 /// All files of the machine.
 pub struct Platter {
+    /// What time it is, in seconds since 1970.
+    pub now_s: u64,
     files: BTreeMap<FileId, SimFile>,
     /// Folders, and whether their names are durable.
     folders: BTreeMap<PathBuf, bool>,
+    /// An fsync of some file lied.
+    pub lied: bool,
+    /// The tag of every sealed block that was ever on its way to this disk.
+    sealed: Sealed,
     next_file: u32,
     next_serial: u64,
     rng: StdRng,
@@ -92,8 +139,11 @@ impl Platter {
     /// An empty disk.
     pub fn new(seed: u64, tally: Tally) -> Self {
         Platter {
+            now_s: 0,
             files: BTreeMap::new(),
             folders: BTreeMap::new(),
+            lied: false,
+            sealed: Sealed::default(),
             next_file: 0,
             next_serial: 0,
             rng: StdRng::seed_from_u64(seed),
@@ -166,9 +216,13 @@ impl Platter {
             len: 0,
             watermark: 0,
             in_use: false,
+            lied: false,
+            modified_s: self.now_s,
+            blocks: BTreeMap::new(),
             durable: Vec::new(),
             durable_len: 0,
-            cut: 0,
+            lens: Vec::new(),
+            cut: u64::MAX,
             name_durable: false,
             removed: false,
             gone: false,
@@ -180,7 +234,8 @@ impl Platter {
     /// Gives a file its length: longer, as fallocate does, or shorter.
     pub fn set_len(&mut self, id: FileId, len: u64) {
         let file = self.file_mut(id);
-        if len < file.len {
+        if len <= file.len {
+            // Also to the length it has: then what lies beyond it goes, as with ftruncate.
             file.cut = file.cut.min(len);
             file.image.truncate(len as usize);
             // A write to what is cut off is undone with the cut, or survives with the old length.
@@ -189,7 +244,7 @@ impl Platter {
                 .filter(|sector| sector.offset >= len)
                 .for_each(|sector| sector.landed = false);
         }
-        file.len = len;
+        file.set_len(len);
     }
 
     /// Deletes a file.
@@ -200,22 +255,27 @@ impl Platter {
     // ---- Writing and syncing --------------------------------------------------------------------------------
 
     /// A write is submitted. Nobody reads its bytes yet, but from now on a crash may leave them.
-    pub fn begin_write(&mut self, id: FileId, offset: u64, bytes: &[u8]) -> WriteId {
+    pub fn begin_write(&mut self, id: FileId, offset: u64, write: &Rc<[u8]>) -> WriteId {
+        self.note_blocks(id, offset, write);
         let first = self.next_serial;
-        let mut rest = bytes;
-        let mut place = offset;
-        while !rest.is_empty() {
-            let len = (SECTOR - place as usize % SECTOR).min(rest.len());
-            let serial = self.next_serial;
-            self.next_serial += 1;
-            self.file_mut(id).unsynced.push(Unsynced {
-                serial,
+        let mut from = 0;
+        let file = self
+            .files
+            .get_mut(&id)
+            .expect("only files that are there are written");
+        while from < write.len() {
+            let place = offset + from as u64;
+            let upto = (from + SECTOR - place as usize % SECTOR).min(write.len());
+            file.unsynced.push(Unsynced {
+                serial: self.next_serial,
                 offset: place,
-                bytes: rest[..len].to_vec(),
+                write: Rc::clone(write),
+                from,
+                upto,
                 landed: false,
             });
-            rest = &rest[len..];
-            place += len as u64;
+            self.next_serial += 1;
+            from = upto;
         }
         WriteId {
             file: id,
@@ -225,38 +285,82 @@ impl Platter {
         }
     }
 
+    /// Notes the blocks that begin in a write. A number is given once in each segment of origin, so (key, nonce) never seals two texts:
+    /// two that differ by a bit differ in their tag.
+    fn note_blocks(&mut self, id: FileId, offset: u64, bytes: &[u8]) {
+        let mut at = offset.next_multiple_of(BLOCK_ALIGN as u64) - offset;
+        let file = self
+            .files
+            .get_mut(&id)
+            .expect("only files that are there are written");
+        while let Some(start) = bytes.get(at as usize..at as usize + HEADER_LEN) {
+            // What is no header is the rest of a block whose beginning was written before.
+            let Ok(header) = Header::parse(start) else {
+                at += BLOCK_ALIGN as u64;
+                continue;
+            };
+            if matches!(header.block_type, BlockType::Chunk | BlockType::Stream) {
+                let known = self.sealed.entry((header.segment_id, header.block_no));
+                let known = *known.or_insert(header.tag);
+                assert!(
+                    known == header.tag,
+                    "block {} of {} has two texts under one key and nonce",
+                    header.block_no,
+                    header.segment_id
+                );
+            }
+            file.blocks.insert(offset + at, WrittenBlock { header });
+            at += u64::from(header.total_len);
+        }
+    }
+
     /// The first `done` bytes of a write completed. Of its other sectors each was written all the same, or not at all.
     pub fn land(&mut self, write: WriteId, done: usize) {
         let upto = write.offset + done as u64;
         let mut rng = StdRng::seed_from_u64(self.rng.random());
-        let SimFile {
-            unsynced, image, len, ..
-        } = self.file_mut(write.file);
-        let from = unsynced.partition_point(|sector| sector.serial < write.first);
-        let of_write = unsynced[from..]
+        let now_s = self.now_s;
+        let file = self.file_mut(write.file);
+        file.modified_s = now_s;
+        let from = file
+            .unsynced
+            .partition_point(|sector| sector.serial < write.first);
+        let mut len = file.len;
+        for sector in file.unsynced[from..]
             .iter_mut()
-            .take_while(|sector| sector.serial < write.last);
-        for sector in of_write {
+            .take_while(|sector| sector.serial < write.last)
+        {
             if sector.offset < upto {
                 // The sector that the write stopped in is cut there; its rest is left to the next attempt.
-                sector.bytes.truncate((upto - sector.offset) as usize);
+                sector.upto = sector.upto.min(sector.from + (upto - sector.offset) as usize);
             } else if rng.random_bool(0.5) {
-                sector.bytes.clear();
+                sector.upto = sector.from;
             }
             sector.landed = true;
-            put(image, sector.offset, &sector.bytes);
-            *len = (sector.offset + sector.bytes.len() as u64).max(*len);
+            put(&mut file.image, sector.offset, sector.bytes());
+            len = len.max(sector.offset + sector.bytes().len() as u64);
+        }
+        if len > file.len {
+            file.set_len(len);
         }
     }
 
     /// An fsync is submitted: it will cover what has completed by now.
-    pub fn begin_sync(&self, id: FileId) -> SyncId {
+    pub fn begin_sync(&self, id: FileId, kind: SyncKind) -> SyncId {
         let file = self.file(id);
-        let covered = file.unsynced.iter().filter(|sector| sector.landed);
+        let covered = || file.unsynced.iter().filter(|sector| sector.landed);
+        let needed = covered().map(|sector| sector.offset + sector.bytes().len() as u64);
+        let needed = needed.max().unwrap_or(0);
+        let least = || {
+            let mut lens = std::iter::once(&file.durable_len).chain(&file.lens);
+            lens.find(|len| **len >= needed && file.cut >= file.durable_len)
+        };
         SyncId {
             file: id,
-            covers: covered.map(|sector| sector.serial).collect(),
-            len: file.len,
+            covers: covered().map(|sector| sector.serial).collect(),
+            len: match kind {
+                SyncKind::Data => *least().unwrap_or(&file.len),
+                SyncKind::All => file.len,
+            },
             cut: file.cut,
         }
     }
@@ -269,11 +373,22 @@ impl Platter {
         file.unsynced
             .retain(|sector| sector.landed || sector.offset < sync.cut);
         for sector in file.unsynced.iter().filter(|sector| covered(sector.serial)) {
-            put(&mut file.durable, sector.offset, &sector.bytes);
+            put(&mut file.durable, sector.offset, sector.bytes());
         }
         file.unsynced.retain(|sector| !covered(sector.serial));
         file.durable_len = sync.len;
-        file.cut = file.len;
+        match file.lens.iter().position(|len| *len == sync.len) {
+            Some(at) => drop(file.lens.drain(..=at)),
+            None => file.lens.retain(|len| *len != sync.len),
+        }
+        file.cut = file.lens.iter().copied().min().unwrap_or(u64::MAX);
+    }
+
+    /// An fsync returned without error, and did nothing.
+    pub fn lie_sync(&mut self, sync: &SyncId) {
+        self.tally.fire(Fired::SyncLied);
+        self.lied = true;
+        self.file_mut(sync.file).lied = true;
     }
 
     /// An fsync failed: some of what it should have covered is gone, and no fsync will ever say so.
@@ -288,23 +403,23 @@ impl Platter {
         for sector in unsynced.iter_mut() {
             if sync.covers.binary_search(&sector.serial).is_ok() && rng.random_bool(0.5) {
                 let old = durable.get(sector.offset as usize..).unwrap_or_default();
-                let mut before = vec![0; sector.bytes.len()];
+                let mut before = vec![0; sector.bytes().len()];
                 let known = old.len().min(before.len());
                 before[..known].copy_from_slice(&old[..known]);
                 put(image, sector.offset, &before);
-                sector.bytes.clear();
+                sector.upto = sector.from;
             }
         }
     }
 
-    /// Whether everything below `offset` is durable, and the same that a process reads there.
-    pub fn is_durable(&self, id: FileId, offset: u64) -> bool {
+    /// Whether everything from `from` up to `offset` is durable, and the same that a process reads there.
+    pub fn is_durable(&self, id: FileId, from: u64, offset: u64) -> bool {
         let file = self.file(id);
-        let end = offset as usize;
+        let (from, end) = (from as usize, offset as usize);
         file.durable_len >= offset
             && file.durable.len() >= end
             && file.image.len() >= end
-            && file.durable[..end] == file.image[..end]
+            && file.durable[from..end] == file.image[from..end]
     }
 
     /// Changes one bit of what is durable below `offset`.
@@ -319,76 +434,108 @@ impl Platter {
 
     /// The machine loses power. What is left is durable: it has survived.
     pub fn crash(&mut self) {
-        let mut rng = StdRng::seed_from_u64(self.rng.random());
-        // Some disks have written nearly all of their cache when power fails, some nearly nothing.
-        let survival = [0.0, 0.1, 0.5, 0.9, 1.0][rng.random_range(0..5)];
-        let torn = if rng.random_bool(0.5) { 0.1 } else { 0.0 };
+        let rng = &mut StdRng::seed_from_u64(self.rng.random());
+        let of_sectors = Survival::draw(rng);
         let folders = std::mem::take(&mut self.folders);
-        let lost: Vec<PathBuf> = folders
-            .iter()
-            .filter(|(_, durable)| !**durable && rng.random_bool(0.5))
-            .map(|(path, _)| path.clone())
-            .collect();
-        self.folders = folders
-            .into_keys()
-            .filter(|path| !lost.contains(path))
-            .map(|path| (path, true))
-            .collect();
-        let tally = self.tally.clone();
+        let mut lost = Vec::new();
+        for (path, durable) in folders {
+            if durable || rng.random() {
+                self.folders.insert(path, true);
+            } else {
+                lost.push(path);
+            }
+        }
         for file in self.files.values_mut() {
             let folder_lost = file
                 .path
                 .parent()
                 .is_some_and(|folder| lost.iter().any(|path| path == folder));
-            let name_lost = !file.name_durable && rng.random_bool(0.5);
+            let name_lost = !file.name_durable && rng.random_bool(0.75);
             if !file.removed && (folder_lost || name_lost) {
                 file.removed = true;
-                tally.fire(Fired::NameLost);
-            } else if file.removed && file.name_durable && rng.random_bool(0.3) {
-                file.removed = file.gone; // the deletion was not synced
+                self.tally.fire(Fired::NameLost);
+            } else if file.removed && !file.gone && file.name_durable && rng.random_bool(0.5) {
+                file.removed = false;
+                self.tally.fire(Fired::DeletionUndone);
             }
-            file.crash(&mut rng, survival, torn, &tally);
+            file.crash(rng, of_sectors, &self.tally);
+        }
+    }
+}
+
+/// How much of what is not durable a crash leaves, sector by sector.
+#[derive(Clone, Copy)]
+struct Survival {
+    kept: f64,
+    torn: f64,
+    /// Extents are lost in one piece.
+    unmapped: f64,
+}
+
+impl Survival {
+    fn draw(rng: &mut StdRng) -> Self {
+        Survival {
+            // Some disks have written nearly all of their cache when power fails, some nearly nothing.
+            kept: *[0.0, 0.1, 0.5, 0.9, 1.0].choose(rng).expect("not empty"),
+            torn: if rng.random_bool(0.5) { 0.1 } else { 0.0 },
+            unmapped: if rng.random_bool(0.5) { 0.3 } else { 0.0 },
         }
     }
 }
 
 impl SimFile {
-    fn crash(&mut self, rng: &mut StdRng, survival: f64, torn: f64, tally: &Tally) {
+    fn set_len(&mut self, len: u64) {
+        self.len = len;
+        self.lens.push(len);
+    }
+
+    fn crash(&mut self, rng: &mut StdRng, survival: Survival, tally: &Tally) {
         let mut sectors = std::mem::take(&mut self.unsynced);
         if rng.random() {
             self.durable.truncate(self.cut as usize);
             sectors.retain(|sector| sector.landed || sector.offset < self.cut);
         }
+        if rng.random_bool(survival.unmapped) && !sectors.is_empty() {
+            self.lose_extent(&mut sectors, rng, tally);
+        }
         sectors.shuffle(rng);
-        for sector in sectors {
-            if rng.random_bool(torn) {
-                for (part, bytes) in sector.bytes.chunks(TORN).enumerate() {
+        for sector in &sectors {
+            if rng.random_bool(survival.torn) {
+                for (part, bytes) in sector.bytes().chunks(TORN).enumerate() {
                     if rng.random_bool(0.5) {
                         put(&mut self.durable, sector.offset + (part * TORN) as u64, bytes);
                     }
                 }
                 tally.fire(Fired::SectorTorn);
-            } else if rng.random_bool(survival) {
-                put(&mut self.durable, sector.offset, &sector.bytes);
+            } else if rng.random_bool(survival.kept) {
+                put(&mut self.durable, sector.offset, sector.bytes());
                 tally.fire(Fired::SectorKept);
             } else {
                 tally.fire(Fired::SectorLost);
             }
         }
-        if self.len != self.durable_len {
-            let between = self.durable_len.min(self.len)..=self.durable_len.max(self.len);
-            self.durable_len = match rng.random_range(0..3) {
-                0 => self.durable_len,
-                1 => self.len,
-                _ => rng.random_range(between) / SECTOR as u64 * SECTOR as u64,
-            };
-            tally.add(Fired::LengthLost, u64::from(self.durable_len < self.len));
+        self.lens.push(self.durable_len);
+        self.durable_len = *self.lens.choose(rng).expect("it has at least this one");
+        tally.add(Fired::LengthLost, u64::from(self.durable_len != self.len));
+        if self.durable.len() as u64 > self.durable_len && rng.random() {
+            self.durable.truncate(self.durable_len as usize);
         }
-        self.durable.truncate(self.durable_len as usize);
+        self.lens.clear();
         self.len = self.durable_len;
-        self.cut = self.len;
+        self.cut = u64::MAX;
         self.image.clone_from(&self.durable);
+        tally.add(Fired::ExtentKept, u64::from(self.image.len() as u64 > self.len));
         self.name_durable = !self.removed;
+        self.gone = self.removed;
+    }
+
+    /// Where a run of sectors was allocated is not on the disk: they read as zeros, whatever was written.
+    fn lose_extent(&mut self, sectors: &mut Vec<Unsynced>, rng: &mut StdRng, tally: &Tally) {
+        let place = |sector: Option<&Unsynced>| sector.map_or(0, |sector| sector.offset);
+        let (one, other) = (place(sectors.choose(rng)), place(sectors.choose(rng)));
+        let extent = one.min(other)..=one.max(other);
+        sectors.retain(|sector| !extent.contains(&sector.offset));
+        tally.fire(Fired::ExtentLost);
     }
 
     /// Its content for a reader.

@@ -1,130 +1,287 @@
-//! Recovery of what a crash left, as shipped: `harborseal_segment::recover` decides, and its steps may be cut short by another crash.
+//! Recovery of what a crash left, as shipped: [`harborseal::recovery`] looks back, and its steps fail, or are cut short by another crash.
 
-use harborseal_segment::head::Head;
-use harborseal_segment::recover::{Plan, plan};
-use harborseal_segment::scan::{Item, ReadError, Scanner};
-use harborseal_segment::verify::Severity;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, never, unbounded};
+use harborseal::archive::closing::OldFile;
+use harborseal::archive::find::{FindError, Found};
+use harborseal::janitor::Notice;
+use harborseal::log::catalog::Note;
+use harborseal::recovery::{Attic, Recovery};
+use harborseal_segment::ids::RunId;
+use harborseal_segment::node::NodeKey;
+use harborseal_segment::source::Source;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::platter::{FileId, Platter, SimFile};
-use super::tally::Fired;
-use super::world::World;
+use super::platter::{FileId, Platter, SyncKind};
+use super::tally::{Fired, Tally};
 
-/// Crashes while one file is recovered, at most.
-const MAX_CRASHES: usize = 4;
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
 
-/// Closes a file. False: it holds no segment, which only a file that no shard ever used may do.
-pub fn recover(world: &World, id: FileId) -> bool {
-    let mut rng = StdRng::seed_from_u64(world.plan.quiet_ns);
-    let now_s = world.now().real_ns / 1_000_000_000;
-    for attempt in 0.. {
-        let mut platter = world.platter.borrow_mut();
-        let file = platter.file(id);
-        let path = file.path.display().to_string();
-        let (offset, bytes, end, room) = match plan(&file.source(), Some(&world.node), now_s, |_| {}) {
-            Ok(Plan::AlreadyClosed(report)) => {
-                assert!(report.is_clean(), "{path} is closed and not clean");
-                return true;
-            }
-            Ok(Plan::Unused(_)) => {
-                world.tally.fire(Fired::UnusedFound);
-                return true;
-            }
-            Ok(Plan::CloseTail(close)) => (close.offset, close.bytes.clone(), close.end(), close.room()),
-            Ok(Plan::Corrupt(repair)) => {
-                let damage = repair
-                    .report
-                    .findings
-                    .iter()
-                    .filter(|f| f.severity() == Severity::Damage);
-                let found: Vec<String> = damage.map(|finding| finding.to_string()).collect();
-                tell_blocks(world, file);
-                panic!("{path}: a crash is taken for corruption: {}", found.join("; "));
-            }
-            Err(ReadError::Io { .. } | ReadError::Unsupported { .. }) => panic!("{path} could not be read"),
-            Err(error) => {
-                assert!(!file.in_use, "{path} was in use: {error}");
-                return false;
-            }
-        };
-        assert!(
-            offset >= file.watermark,
-            "{path}: recovery writes below the watermark"
-        );
-        let mut crashes = || attempt < MAX_CRASHES && rng.random_bool(0.1);
-        let crashed = lengthen_and_write(&mut platter, id, offset, &bytes, room, &mut crashes) || {
-            platter.set_len(id, end);
-            crashes()
-        };
-        if crashed {
-            world.tally.fire(Fired::CrashedRecovering);
-            platter.crash();
-            continue;
-        }
-        let sync = platter.begin_sync(id);
-        platter.end_sync(&sync);
-        world.tally.fire(Fired::TailClosed);
-    }
-    false
+/// What can happen at each step of it.
+pub struct Chances {
+    /// Power fails.
+    pub crash: f64,
+    /// The step fails.
+    pub error: f64,
 }
 
-/// All but the final cut; true if the machine crashed in between.
-fn lengthen_and_write(
-    platter: &mut Platter,
+/// What looking back came to.
+pub struct Look {
+    /// What it told the janitor.
+    pub notes: Vec<Note>,
+    /// What it told people.
+    pub warnings: Vec<String>,
+    /// Power failed.
+    pub cut_short: bool,
+    /// Files that it would try again.
+    pub later: usize,
+}
+
+/// Power, and the health of the disk, while recovery works.
+struct Weather {
+    chances: Chances,
+    rng: RefCell<StdRng>,
+    cut_short: Cell<bool>,
+    stopping: Arc<AtomicBool>,
+    tally: Tally,
+}
+
+/// The files as recovery sees them.
+struct SimAttic {
+    platter: Rc<RefCell<Platter>>,
+    weather: Rc<Weather>,
+}
+
+/// One of them.
+struct SimOld {
+    platter: Rc<RefCell<Platter>>,
+    weather: Rc<Weather>,
     id: FileId,
-    offset: u64,
-    bytes: &[u8],
-    room: u64,
-    crashes: &mut impl FnMut() -> bool,
-) -> bool {
-    if bytes.is_empty() {
-        return false;
-    }
-    platter.set_len(id, offset);
-    platter.set_len(id, room);
-    if crashes() {
-        return true;
-    }
-    let sync = platter.begin_sync(id);
-    platter.end_sync(&sync);
-    let write = platter.begin_write(id, offset, bytes);
-    platter.land(write, bytes.len());
-    if crashes() {
-        return true;
-    }
-    let sync = platter.begin_sync(id);
-    platter.end_sync(&sync);
-    false
+    path: PathBuf,
+    len: u64,
 }
 
-/// What stands in a file, for the story of a failure.
-fn tell_blocks(world: &World, file: &SimFile) {
-    let now_ns = world.now().mono_ns;
-    let tell = |what: std::fmt::Arguments<'_>| world.tally.tell(now_ns, what);
-    tell(format_args!(
-        "{}, {} bytes, durable up to {}",
-        file.path.display(),
-        file.len,
-        file.watermark
-    ));
-    let Ok(head) = Head::read(&file.source()) else {
-        return;
+/// Looks at all files of runs other than `present`, once.
+pub fn look_back(
+    platter: &Rc<RefCell<Platter>>,
+    node: &Arc<NodeKey>,
+    present: RunId,
+    seed: u64,
+    chances: Chances,
+    tally: &Tally,
+) -> Look {
+    let stopping = Arc::new(AtomicBool::new(false));
+    let weather = Rc::new(Weather {
+        chances,
+        rng: RefCell::new(StdRng::seed_from_u64(seed)),
+        cut_short: Cell::new(false),
+        stopping: Arc::clone(&stopping),
+        tally: tally.clone(),
+    });
+    let (notes, of_janitor) = unbounded();
+    let (notices, of_people) = unbounded();
+    let recovery = Recovery {
+        attic: SimAttic {
+            platter: Rc::clone(platter),
+            weather: Rc::clone(&weather),
+        },
+        run_id: present,
+        node: Arc::clone(node),
+        bytes_per_s: u64::MAX,
+        abandoned: never(),
+        notes,
+        notices,
+        stopping,
     };
-    let mut scanner = Scanner::new(file.source(), head.id);
-    while let Ok(Some(item)) = scanner.next_item() {
-        match item {
-            Item::Gap(gap) => tell(format_args!("{:>9} +{:<7} {}", gap.offset, gap.len, gap.reason)),
-            Item::Block(block) => {
-                let (kind, no) = (block.header.block_type, block.header.block_no);
-                let origin = block.header.segment_id;
-                let floor = u64::from(block.header.durable_4k) * 4096;
-                let len = block.header.total_len;
-                tell(format_args!(
-                    "{:>9} +{len:<7} {kind:?} {no} of {origin}, floor {floor}",
-                    block.offset
-                ));
+    let later = recovery.look_back(Instant::now()).len();
+    let warnings = told(&of_people, tally);
+    Look {
+        notes: of_janitor.try_iter().collect(),
+        warnings,
+        cut_short: weather.cut_short.get(),
+        later,
+    }
+}
+
+fn told(notices: &Receiver<Notice>, tally: &Tally) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for notice in notices.try_iter() {
+        match notice {
+            Notice::Recovered { .. } => tally.fire(Fired::TailClosed),
+            Notice::Warning(warning) => warnings.push(warning),
+            Notice::RecoveryDone { .. } | Notice::ShardEnded(_) => {}
+        }
+    }
+    warnings
+}
+
+impl Weather {
+    /// Before each step: may it be done?
+    fn step(&self) -> io::Result<()> {
+        let mut rng = self.rng.borrow_mut();
+        if !self.cut_short.get() && rng.random_bool(self.chances.crash) {
+            self.tally.fire(Fired::CrashedRecovering);
+            self.cut_short.set(true);
+            self.stopping.store(true, Ordering::Release);
+        }
+        if self.cut_short.get() {
+            return Err(io::Error::other("power failed"));
+        }
+        if rng.random_bool(self.chances.error) {
+            self.tally.fire(Fired::RecoveryFailed);
+            let errno = if rng.random() { EIO } else { ENOSPC };
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        Ok(())
+    }
+}
+
+impl Attic for SimAttic {
+    type File = SimOld;
+
+    fn files(&self) -> Result<Found, FindError> {
+        let platter = self.platter.borrow();
+        let mut segments: Vec<PathBuf> = platter.files().map(|(_, file)| file.path.clone()).collect();
+        segments.sort();
+        Ok(Found {
+            segments,
+            ..Found::default()
+        })
+    }
+
+    fn open(&self, path: &Path) -> io::Result<SimOld> {
+        self.weather.step()?;
+        let platter = self.platter.borrow();
+        let id = platter.find(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(SimOld {
+            platter: Rc::clone(&self.platter),
+            weather: Rc::clone(&self.weather),
+            id,
+            path: path.to_owned(),
+            len: platter.file(id).len,
+        })
+    }
+
+    fn now_s(&self) -> u64 {
+        self.platter.borrow().now_s
+    }
+}
+
+impl Source for SimOld {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.platter.borrow().file(self.id).source().read_at(offset, buf)
+    }
+
+    fn next_data(&self, offset: u64) -> u64 {
+        self.platter.borrow().file(self.id).source().next_data(offset)
+    }
+}
+
+impl SimOld {
+    fn must_not_touch(&self, from: u64) {
+        let platter = self.platter.borrow();
+        let file = platter.file(self.id);
+        assert!(
+            file.lied || from >= file.watermark,
+            "{}: recovery changes what is below the watermark",
+            self.path.display()
+        );
+    }
+
+    fn sync(&self, kind: SyncKind) -> io::Result<()> {
+        self.weather.step()?;
+        let mut platter = self.platter.borrow_mut();
+        let sync = platter.begin_sync(self.id, kind);
+        platter.end_sync(&sync);
+        Ok(())
+    }
+}
+
+impl SimOld {
+    fn tell(&self, what: &str) {
+        let path = self.path.display();
+        self.weather.tally.tell(0, || format!("recovery: {path}: {what}"));
+    }
+}
+
+impl OldFile for SimOld {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn lock(&self) -> io::Result<bool> {
+        Ok(true) // whoever had it has ended
+    }
+
+    fn modified_s(&self) -> io::Result<u64> {
+        Ok(self.platter.borrow().file(self.id).modified_s)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.must_not_touch(len);
+        self.weather.step()?;
+        self.platter.borrow_mut().set_len(self.id, len);
+        Ok(())
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.must_not_touch(offset);
+        self.tell("writes its tail");
+        let may = self.weather.step();
+        let mut platter = self.platter.borrow_mut();
+        let write = platter.begin_write(self.id, offset, &bytes.into());
+        match may {
+            Ok(()) => platter.land(write, bytes.len()),
+            // Some of it may have been written, and may be on the disk.
+            Err(_) if self.weather.cut_short.get() => {}
+            Err(_) => {
+                let part = self.weather.rng.borrow_mut().random_range(0..=bytes.len());
+                platter.land(write, part);
             }
         }
+        may
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync(SyncKind::Data)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync(SyncKind::All)
+    }
+
+    fn again(mut self) -> io::Result<Self> {
+        self.weather.step()?;
+        self.len = self.platter.borrow().file(self.id).len;
+        Ok(self)
+    }
+
+    fn delete(&self) -> io::Result<()> {
+        self.weather.step()?;
+        let mut platter = self.platter.borrow_mut();
+        platter.remove(self.id);
+        self.tell("deletes it");
+        // If a shard had used it, what it stored will be missed.
+        platter.file_mut(self.id).in_use = false;
+        self.weather.tally.fire(Fired::UnusedFound);
+        drop(platter);
+        self.weather.step()?;
+        if let Some(day) = self.path.parent() {
+            self.platter.borrow_mut().sync_folder(day);
+        }
+        Ok(())
     }
 }

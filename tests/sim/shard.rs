@@ -59,6 +59,9 @@ pub struct SimShard {
     sockets: VecDeque<Rc<Arrival>>,
     socket_datagrams: usize,
     drain: usize,
+    no_buffers: f64,
+    quiet_ns: u64,
+    payload: Vec<u8>,
     completions: Vec<Completion>,
     replies: VecDeque<Reply<FileId>>,
     arrival_real_ns: VecDeque<u64>,
@@ -83,6 +86,8 @@ pub struct ShardParts {
     pub waker: Waker,
     pub socket_datagrams: usize,
     pub drain: usize,
+    pub no_buffers: f64,
+    pub quiet_ns: u64,
     pub canary: Option<Canary>,
     pub seed: u64,
     pub tally: Tally,
@@ -99,6 +104,8 @@ impl SimShard {
             waker,
             socket_datagrams,
             drain,
+            no_buffers,
+            quiet_ns,
             canary,
             seed,
             tally,
@@ -117,6 +124,9 @@ impl SimShard {
             sockets: VecDeque::new(),
             socket_datagrams,
             drain,
+            no_buffers,
+            quiet_ns,
+            payload: Vec::new(),
             completions: Vec::new(),
             replies: VecDeque::new(),
             arrival_real_ns: VecDeque::new(),
@@ -136,12 +146,12 @@ impl SimShard {
     // ---- From outside ---------------------------------------------------------------------------------------
 
     /// A datagram reaches its socket. The kernel drops it if nobody has emptied the buffer. False then.
-    pub fn arrive(&mut self, arrival: Rc<Arrival>, now: Now) -> bool {
+    pub fn arrive(&mut self, arrival: &Rc<Arrival>, now: Now) -> bool {
         if self.sockets.len() >= self.socket_datagrams || self.stop != Stop::No {
             self.tally.fire(Fired::KernelDrop);
             return false;
         }
-        self.sockets.push_back(arrival);
+        self.sockets.push_back(Rc::clone(arrival));
         self.arrival_real_ns.push_back(now.real_ns);
         if !self.paused {
             self.wake_within(now, 500_000);
@@ -229,7 +239,15 @@ impl SimShard {
         let mut fresh = [false; SOCKETS];
         let mut seen = 0;
         let resumed = !self.paused || self.stop == Stop::Draining;
-        while resumed && seen < self.drain {
+        let mut most = self.drain;
+        let mut listened = true;
+        if !self.sockets.is_empty() && now.mono_ns < self.quiet_ns && self.rng.random_bool(self.no_buffers) {
+            // The ring has no buffer left: its receives end, and are armed again by the next wait.
+            most = most.min(self.rng.random_range(0..4));
+            listened = false;
+            self.tally.fire(Fired::NoBuffers);
+        }
+        while resumed && seen < most {
             let (Some(arrival), Some(arrival_ns)) =
                 (self.sockets.pop_front(), self.arrival_real_ns.pop_front())
             else {
@@ -238,23 +256,27 @@ impl SimShard {
             seen += 1;
             fresh[usize::from(arrival.socket)] = true;
             let names = &arrival.names;
-            self.tally.tell(
-                now.mono_ns,
-                format_args!("shard takes a datagram of {arrival_ns}: {names:?}"),
-            );
+            self.tally.tell(now.mono_ns, || {
+                format!("shard takes a datagram of {arrival_ns}: {names:?}")
+            });
             self.links.note_arrival(arrival.socket, arrival_ns);
             self.give(&arrival, arrival_ns, now);
         }
-        let all_seen = self.sockets.is_empty() && resumed;
+        let all_seen = seen < self.drain && resumed;
         let asked_ns = self.asked_real_ns;
         self.links
-            .publish(|socket| (all_seen && !fresh[usize::from(socket)]).then_some(asked_ns));
+            .publish(|socket| (all_seen && listened && !fresh[usize::from(socket)]).then_some(asked_ns));
     }
 
     fn give(&mut self, arrival: &Arrival, arrival_ns: u64, now: Now) {
-        let mut data = std::borrow::Cow::Borrowed(&arrival.data);
+        let mut data = std::mem::take(&mut self.payload);
+        data.clear();
+        arrival
+            .packets
+            .iter()
+            .for_each(|packet| data.extend_from_slice(packet));
         if self.canary == Some(Canary::PacketChanged) && self.rng.random_bool(0.02) && data.len() > 20 {
-            *data.to_mut().last_mut().expect("it is not empty") ^= 1;
+            *data.last_mut().expect("it is not empty") ^= 1;
         }
         let invented = self.canary == Some(Canary::PacketInvented) && self.rng.random_bool(0.02);
         for time in 0..1 + u64::from(invented) {
@@ -267,10 +289,11 @@ impl SimShard {
             };
             self.core.receive(datagram, &mut self.links, now);
             if time == 0 {
-                self.given += arrival.packets();
+                self.given += arrival.packets.len() as u64;
                 self.strangers += u64::from(arrival.names.is_empty());
             }
         }
+        self.payload = data;
     }
 
     fn take_rehomed(&mut self, now: Now) {
@@ -444,15 +467,5 @@ impl SimShard {
     /// Buffers that are not free.
     pub fn buffers_out(&self) -> usize {
         self.core.pool().total() - self.core.pool().free()
-    }
-}
-
-impl Arrival {
-    /// Packets in it.
-    pub fn packets(&self) -> u64 {
-        match usize::from(self.gro_size) {
-            0 => 1,
-            size => self.data.len().div_ceil(size) as u64,
-        }
     }
 }

@@ -1,11 +1,25 @@
 //! `simulate`: any number of seeds, as many at once as there are jobs. Prints each failing seed with the command that replays it.
+//!
+//! A terminal sees a progress bar. A log gets a line every minute, and all figures so far after every [`FIGURES_AFTER`] seeds, so that what a
+//! run that is cut short has shown is known, and with `--from` it can be gone on with.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use harborseal_tests::sim::{self, Failure, Tally, tally::Counts};
+use harborseal_tests::sim::{self, Sum, Tally};
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// A log gets all figures after so many seeds.
+const FIGURES_AFTER: u64 = 50_000;
+/// A log gets a line after this time.
+const LINE_AFTER: Duration = Duration::from_secs(60);
+
+/// As the engine has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Lives seeds of the simulated engine through.
 #[derive(Parser)]
@@ -36,21 +50,17 @@ fn main() -> ExitCode {
     // A failing seed is a panic in the simulated world; its story is printed below.
     std::panic::set_hook(Box::new(|_| {}));
     let began = Instant::now();
-    let (counts, failures) = run_all(&arguments);
+    let sum = run_all(&arguments);
+    let Sum { counts, failures } = &sum;
     println!("{counts}");
-    println!(
-        "{:.0} seeds a second",
-        counts.runs as f64 / began.elapsed().as_secs_f64()
-    );
-    for failure in &failures {
-        println!("{failure}");
-    }
-    let never = counts.missing();
-    if !never.is_empty() {
-        println!("never fired: {}", never.join(", "));
+    let rate = counts.runs as f64 / began.elapsed().as_secs_f64();
+    println!("{rate:.0} seeds a second");
+    let short = counts.shortcomings();
+    if !short.is_empty() {
+        println!("too little: {}", short.join("; "));
     }
     println!("{} seeds failed", failures.len());
-    if failures.is_empty() && never.is_empty() {
+    if failures.is_empty() && short.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -73,13 +83,75 @@ fn replay(seed: u64) -> ExitCode {
     }
 }
 
-fn run_all(arguments: &Arguments) -> (Counts, Vec<Failure>) {
-    let bar = ProgressBar::new(arguments.seeds);
-    let style = "{pos} of {len} seeds  {wide_bar}  {per_sec}, {eta} left";
-    bar.set_style(ProgressStyle::with_template(style).expect("the template is well-formed"));
-    bar.enable_steady_tick(Duration::from_millis(500));
-    let seeds = arguments.from..arguments.from.saturating_add(arguments.seeds);
-    let ran = sim::batch(seeds, arguments.jobs, arguments.failures, &|| bar.inc(1));
-    bar.finish_and_clear();
-    ran
+fn run_all(arguments: &Arguments) -> Sum {
+    let Arguments {
+        seeds,
+        from,
+        jobs,
+        failures,
+        ..
+    } = *arguments;
+    let watch = Watch::new(seeds, from);
+    let sum = sim::batch(from..from.saturating_add(seeds), jobs, failures, &|sum| {
+        watch.see(sum);
+    });
+    watch.bar.finish_and_clear();
+    sum
+}
+
+/// What somebody who waits sees.
+struct Watch {
+    bar: ProgressBar,
+    seeds: u64,
+    from: u64,
+    told: Mutex<Told>,
+}
+
+/// What was said already.
+struct Told {
+    failures: usize,
+    figures: u64,
+    line: Instant,
+}
+
+impl Watch {
+    fn new(seeds: u64, from: u64) -> Self {
+        let bar = ProgressBar::new(seeds);
+        let style = "{pos} of {len} seeds  {wide_bar}  {per_sec}, {eta} left";
+        bar.set_style(ProgressStyle::with_template(style).expect("the template is well-formed"));
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Watch {
+            bar,
+            seeds,
+            from,
+            told: Mutex::new(Told {
+                failures: 0,
+                figures: 0,
+                line: Instant::now(),
+            }),
+        }
+    }
+
+    fn see(&self, sum: &Sum) {
+        let Sum { counts, failures } = sum;
+        let runs = counts.runs;
+        self.bar.set_position(runs);
+        let mut told = self.told.lock().expect("nobody panics while telling");
+        for failure in &failures[told.failures..] {
+            self.bar.suspend(|| println!("{failure}"));
+        }
+        told.failures = failures.len();
+        if std::io::stderr().is_terminal() {
+            return;
+        }
+        if told.line.elapsed() >= LINE_AFTER {
+            told.line = Instant::now();
+            let (seeds, from, failed) = (self.seeds, self.from, failures.len());
+            println!("{runs} of {seeds} seeds from {from}, {failed} failed");
+        }
+        if runs >= told.figures + FIGURES_AFTER && runs < self.seeds {
+            told.figures = runs;
+            println!("{counts}\n");
+        }
+    }
 }

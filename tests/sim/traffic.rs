@@ -1,13 +1,14 @@
 //! What cameras and strangers send, and what the network makes of it: the datagrams that arrive at the machine, in order.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::packets::{self, Name};
-use super::plan::{CameraPlan, MS, NetworkFaults, Plan, S, START_NS};
+use super::plan::{CameraPlan, MS, NetworkFaults, Plan, S};
 use super::tally::{Fired, Tally};
 
 /// Index of the sockets for RTP.
@@ -31,7 +32,7 @@ pub struct SentStream {
     /// The network neither reorders nor duplicates its packets.
     pub orderly: bool,
     /// Its packets as sent.
-    pub packets: Vec<Vec<u8>>,
+    pub packets: Vec<Rc<[u8]>>,
 }
 
 /// One datagram, or several that the kernel joined.
@@ -45,22 +46,33 @@ pub struct Arrival {
     pub from: SocketAddr,
     /// Size of each packet of a batch; 0 for one packet.
     pub gro_size: u16,
-    /// UDP payload.
-    pub data: Vec<u8>,
+    /// UDP payload, packet by packet.
+    pub packets: Vec<Rc<[u8]>>,
     /// What is in it, in order; nothing for a stranger's.
     pub names: Vec<Name>,
 }
 
-/// Everything that arrives in a run.
+impl Arrival {
+    /// Bytes of its payload.
+    fn len(&self) -> usize {
+        self.packets.iter().map(|packet| packet.len()).sum()
+    }
+}
+
+/// Everything that arrives in one life.
 pub struct Traffic {
     /// All streams.
     pub streams: Vec<SentStream>,
+    /// The name of the first of them: no two lives share one.
+    pub first_stream: u32,
     /// Datagrams, by time.
     pub arrivals: Vec<Arrival>,
 }
 
 struct Generator<'a> {
     rng: StdRng,
+    first_stream: u32,
+    start_ns: u64,
     faults: NetworkFaults,
     tally: &'a Tally,
     streams: Vec<SentStream>,
@@ -69,9 +81,11 @@ struct Generator<'a> {
 
 impl Traffic {
     /// All that is sent until `end_ns`.
-    pub fn new(plan: &Plan, end_ns: u64, seed: u64, tally: &Tally) -> Traffic {
+    pub fn new(plan: &Plan, end_ns: u64, first_stream: u32, seed: u64, tally: &Tally) -> Traffic {
         let mut generator = Generator {
-            rng: StdRng::seed_from_u64(seed ^ 0x7472_6166),
+            rng: StdRng::seed_from_u64(seed),
+            first_stream,
+            start_ns: plan.start_ns,
             faults: plan.network,
             tally,
             streams: Vec::new(),
@@ -86,33 +100,46 @@ impl Traffic {
             mut arrivals,
             ..
         } = generator;
+        arrivals.retain(|arrival| arrival.at_ns < end_ns);
         arrivals.sort_by_key(|arrival| arrival.at_ns);
-        let mut arrivals = joined(arrivals, plan.network.batch, &mut rng, &streams, tally);
+        let mut arrivals = joined(arrivals, plan.network.batch, &mut rng, tally);
         let mut last_ns = 0;
         for arrival in &mut arrivals {
             arrival.at_ns = arrival.at_ns.max(last_ns + 1);
             last_ns = arrival.at_ns;
         }
-        Traffic { streams, arrivals }
+        Traffic {
+            streams,
+            first_stream,
+            arrivals,
+        }
+    }
+
+    /// The stream of this name, if it is of this life.
+    pub fn stream(&self, name: u32) -> Option<&SentStream> {
+        self.streams.get(name.checked_sub(self.first_stream)? as usize)
     }
 }
 
 impl Generator<'_> {
     fn camera(&mut self, at: usize, plan: &CameraPlan, quiet_ns: u64, end_ns: u64) {
         for ssrc in &plan.ssrcs {
-            self.stream(at, plan, *ssrc, START_NS, quiet_ns);
+            self.stream(at, plan, *ssrc, self.start_ns, quiet_ns);
             if self.rng.random_bool(0.7) {
                 // It goes on at a pace that any disk keeps up with.
                 self.calm(at, plan, *ssrc, quiet_ns, end_ns);
             }
         }
-        if plan.by_address && self.rng.random_bool(0.4) {
-            // A camera that changes its SSRC: each is another stream.
-            for _ in 0..self.rng.random_range(1..24) {
-                let from_ns = self.rng.random_range(START_NS..quiet_ns);
+        if plan.by_address && (quiet_ns - self.start_ns > 10 * S || self.rng.random_bool(0.4)) {
+            // A camera that changes its SSRC: each is another stream. One that does so all the time has too many.
+            let long = quiet_ns - self.start_ns > 10 * S;
+            let restless = long || self.rng.random_bool(0.15);
+            let (least, most) = if restless { (20, 40) } else { (1, 6) };
+            for _ in 0..self.rng.random_range(least..most) {
+                let from_ns = self.rng.random_range(self.start_ns..quiet_ns);
                 let ssrc = self.rng.random();
                 self.tally.fire(Fired::NewSsrc);
-                self.stream(at, plan, ssrc, from_ns, quiet_ns.min(from_ns + S / 10));
+                self.stream(at, plan, ssrc, from_ns, quiet_ns.min(from_ns + S / 40));
             }
         }
     }
@@ -139,14 +166,14 @@ impl Generator<'_> {
     fn stream(&mut self, camera: usize, plan: &CameraPlan, ssrc: u32, from_ns: u64, until_ns: u64) {
         let stream = self.begin(camera, ssrc);
         let (mut sequence, mut timestamp): (u16, u32) = (self.rng.random(), self.rng.random());
-        let full_len = *[120, 400, 1200, 1200, 1400, 9000]
+        let full_len = *[120, 400, 400, 1200, 1200, 1200, 1400, 9000]
             .choose(&mut self.rng)
             .expect("not empty");
-        let frames = self.rng.random_range(1..30);
-        let between_ns = (until_ns - from_ns) / frames;
+        let frames = self.rng.random_range(1..20);
+        let between_ns = ((until_ns - from_ns) / frames).max(5 * MS);
         let mut at_ns = from_ns + self.rng.random_range(0..=between_ns);
         while at_ns < until_ns {
-            let packets = self.rng.random_range(1..12);
+            let packets = self.rng.random_range(1..9);
             for _ in 1..packets {
                 at_ns += self.rng.random_range(1_000..60_000);
                 self.send(stream, plan, at_ns, sequence, timestamp, full_len);
@@ -172,12 +199,13 @@ impl Generator<'_> {
         let stream = self.begin(camera, ssrc);
         let mut sequence: u16 = self.rng.random();
         let mut at_ns = from_ns + 50 * MS; // behind the last frame and what the network held back of it
-        self.faults = NetworkFaults::default();
+        let faults = std::mem::take(&mut self.faults);
         while at_ns < until_ns {
             self.send(stream, plan, at_ns, sequence, 0, 200);
             sequence = sequence.wrapping_add(1);
             at_ns += self.rng.random_range(300 * MS..2 * S);
         }
+        self.faults = faults;
     }
 
     fn send(
@@ -196,18 +224,18 @@ impl Generator<'_> {
             ..
         } = &mut self.streams[stream as usize];
         let name = Name {
-            stream,
+            stream: self.first_stream + stream,
             index: packets.len() as u32,
         };
         let (ssrc, orderly) = (*ssrc, *orderly);
-        let packet = packets::rtp(ssrc, sequence, timestamp, name, len);
-        packets.push(packet.clone());
-        let arrival = |at_ns, data| Arrival {
+        let packet: Rc<[u8]> = packets::rtp(ssrc, sequence, timestamp, name, len).into();
+        packets.push(Rc::clone(&packet));
+        let arrival = |at_ns, packet| Arrival {
             at_ns,
             socket: RTP_SOCKET,
             from: plan.from,
             gro_size: 0,
-            data,
+            packets: vec![packet],
             names: vec![name],
         };
         if self.chance(self.faults.loss, Fired::PacketLost) {
@@ -220,7 +248,7 @@ impl Generator<'_> {
             }
             if self.chance(self.faults.duplicate, Fired::PacketDuplicated) {
                 let again_ns = at_ns + self.rng.random_range(0..20 * MS);
-                self.arrivals.push(arrival(again_ns, packet.clone()));
+                self.arrivals.push(arrival(again_ns, Rc::clone(&packet)));
             }
         }
         self.arrivals.push(arrival(at_ns + delay_ns, packet));
@@ -232,11 +260,11 @@ impl Generator<'_> {
     fn send_rtcp(&mut self, stream: u32, plan: &CameraPlan, at_ns: u64, timestamp: u32) {
         let SentStream { ssrc, packets, .. } = &mut self.streams[stream as usize];
         let name = Name {
-            stream,
+            stream: self.first_stream + stream,
             index: packets.len() as u32,
         };
-        let data = packets::rtcp(*ssrc, timestamp, name);
-        packets.push(data.clone());
+        let packet: Rc<[u8]> = packets::rtcp(*ssrc, timestamp, name).into();
+        packets.push(Rc::clone(&packet));
         let above = self.rng.random();
         self.tally.fire(Fired::Rtcp);
         self.arrivals.push(Arrival {
@@ -244,7 +272,7 @@ impl Generator<'_> {
             socket: if above { RTCP_SOCKET } else { RTP_SOCKET },
             from: SocketAddr::new(plan.from.ip(), plan.from.port() + u16::from(above)),
             gro_size: 0,
-            data,
+            packets: vec![packet],
             names: vec![name],
         });
     }
@@ -287,7 +315,7 @@ impl Generator<'_> {
             socket: RTP_SOCKET,
             from,
             gro_size: 0,
-            data,
+            packets: vec![data.into()],
             names: Vec::new(),
         });
     }
@@ -302,13 +330,7 @@ impl Generator<'_> {
 }
 
 /// Joins packets as UDP_GRO does: of one flow, of one size, but for the last, which may be shorter.
-fn joined(
-    arrivals: Vec<Arrival>,
-    probability: f64,
-    rng: &mut StdRng,
-    streams: &[SentStream],
-    tally: &Tally,
-) -> Vec<Arrival> {
+fn joined(arrivals: Vec<Arrival>, probability: f64, rng: &mut StdRng, tally: &Tally) -> Vec<Arrival> {
     let mut batches: Vec<Arrival> = Vec::with_capacity(arrivals.len());
     for arrival in arrivals {
         // The flow's batch that is still open, if any: the latest of this flow.
@@ -322,9 +344,9 @@ fn joined(
         match open {
             Some(batch) if rng.random_bool(probability) => {
                 if batch.gro_size == 0 {
-                    batch.gro_size = batch.data.len() as u16;
+                    batch.gro_size = batch.len() as u16;
                 }
-                batch.data.extend_from_slice(&arrival.data);
+                batch.packets.extend(arrival.packets);
                 batch.names.extend_from_slice(&arrival.names);
                 // The batch is handed up when its last packet has come.
                 batch.at_ns = arrival.at_ns;
@@ -334,8 +356,10 @@ fn joined(
     }
     for batch in batches.iter().filter(|batch| batch.gro_size > 0) {
         tally.fire(Fired::Batch);
-        let ssrc = |name: &Name| streams[name.stream as usize].ssrc;
-        let mixed = batch.names.iter().any(|name| ssrc(name) != ssrc(&batch.names[0]));
+        let mixed = batch
+            .names
+            .iter()
+            .any(|name| name.stream != batch.names[0].stream);
         tally.add(Fired::MixedBatch, u64::from(mixed));
     }
     batches.sort_by_key(|batch| batch.at_ns);
@@ -344,15 +368,16 @@ fn joined(
 
 fn fits(batch: &Arrival, next: &Arrival) -> bool {
     let size = match batch.gro_size {
-        0 => batch.data.len(),
+        0 => batch.len(),
         size => usize::from(size),
     };
-    let whole = size > 0 && batch.data.len().is_multiple_of(size);
+    let last = batch.packets.last().map_or(0, |packet| packet.len());
     let ours = !batch.names.is_empty() && !next.names.is_empty();
-    whole
+    size > 0
+        && last == size
         && ours
-        && (1..=size).contains(&next.data.len())
+        && (1..=size).contains(&next.len())
         && next.at_ns - batch.at_ns <= BATCH_NS
         && batch.names.len() < BATCH_PACKETS
-        && batch.data.len() + next.data.len() <= BATCH_BYTES
+        && batch.len() + next.len() <= BATCH_BYTES
 }

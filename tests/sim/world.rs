@@ -1,4 +1,4 @@
-//! A run from its first moment to its last: the clock, and what happens when.
+//! One life of the engine, from its first moment to its last: the clock, and what happens when.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use harborseal::chunk::{BUFFER_BYTES, Pool};
 use harborseal::ledger::Reason;
+use harborseal::log::catalog::Note;
 use harborseal::log::prepare::Chain;
 use harborseal::log::{Log, Now};
 use harborseal::shard::core::Core;
@@ -21,20 +22,22 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::canary::Canary;
-use super::check;
 use super::disk::SimDisk;
 use super::keeper::{Job, KeeperParts, SimKeeper};
-use super::plan::{Ending, Happening, MS, PATIENCE_NS, Plan, S, START_NS};
+use super::keys::generator;
+use super::machine::Machine;
+use super::plan::{Ending, Happening, MS, PATIENCE_NS, Plan, S, Start};
 use super::platter::Platter;
+use super::recovery::{self, Chances};
 use super::shard::{ShardParts, SimShard};
 use super::tally::{Fired, Tally};
 use super::traffic::{Arrival, SOCKETS, Traffic};
 
-/// Calm traffic goes on for this long after the faults have stopped.
-const CALM_NS: u64 = PATIENCE_NS + 2 * S;
-
 /// With so many chunk buffers a calm network never waits for one.
 const ENOUGH_BUFFERS: usize = 48;
+
+/// Memory of the hold queue, in spaces of 64 KiB: it is cleared when it ends, and a few hundred packets are all there are.
+const HOLD_SPACES: usize = 8;
 
 /// What is not for us, or no packet.
 const OF_STRANGERS: [Reason; 8] = [
@@ -48,7 +51,7 @@ const OF_STRANGERS: [Reason; 8] = [
     Reason::WrongSource,
 ];
 
-/// Everything there is in one run.
+/// Everything there is in one life: from a start of the engine to its end.
 pub struct World {
     /// What was decided beforehand.
     pub plan: Plan,
@@ -60,9 +63,11 @@ pub struct World {
     pub platter: Rc<RefCell<Platter>>,
     /// The node's key.
     pub node: Arc<NodeKey>,
+    /// This run of the engine.
+    pub run_id: RunId,
     /// What really arrived, in order: index of the arrival and CLOCK_REALTIME at that moment.
     pub arrived: Vec<(usize, u64)>,
-    /// The longest that a datagram had to wait for its shard, in nanoseconds; or the clock went back.
+    /// No datagram had to wait too long for its shard, and the clock never went back.
     pub order_is_strict: bool,
     /// Tombstones that were asked for, by ticket.
     pub tombstones: Vec<Vec<DeletedSegment>>,
@@ -79,48 +84,40 @@ pub struct World {
     mono_ns: u64,
     /// CLOCK_REALTIME less CLOCK_MONOTONIC.
     real_offset_ns: i64,
+    looked_back: bool,
     stopping: bool,
+    /// Power failed while it looked back.
+    cut_short: bool,
     /// Packets that a well disk would have stored, dropped until the faults had stopped for long enough.
     dropped_ill: Option<u64>,
     quiet_received: Option<u64>,
     rng: StdRng,
 }
 
-/// Lives a seed through and checks everything.
-///
-/// # Panics
-/// If a promise is broken.
-pub fn live(seed: u64, canary: Option<Canary>, tally: &Tally) {
-    let mut world = World::new(seed, canary, tally);
-    match world.plan.ending {
-        Ending::Crash(at_ns, amid) => {
-            world.run_until(|world| world.next_ns() >= at_ns);
-            let amid =
-                |world: &World| amid.is_none_or(|job| world.shards.iter().any(|s| s.keeper.job() == job));
-            world.run_until(|world| amid(world) || world.next_ns() >= at_ns + S);
-            world.crash();
-            check::after_crash(&mut world);
-        }
-        Ending::Stop(at_ns) => {
-            world.run_until(|world| world.next_ns() >= at_ns);
-            world.stop(at_ns);
-            check::after_stop(&mut world);
-        }
-    }
-}
-
 impl World {
-    fn new(seed: u64, canary: Option<Canary>, tally: &Tally) -> World {
-        let plan = Plan::new(seed, canary);
-        let mut rng = StdRng::seed_from_u64(seed ^ 0x776f_726c);
-        let traffic = Traffic::new(&plan, plan.quiet_ns + CALM_NS, seed, tally);
-        let platter = Rc::new(RefCell::new(Platter::new(rng.random(), tally.clone())));
-        let node = Arc::new(NodeKey::from_bytes(&[7; 32]));
+    /// A life that begins on this machine.
+    pub fn new(machine: &Machine, start: Start) -> World {
+        let Machine {
+            story,
+            platter,
+            node,
+            tally,
+            ..
+        } = machine;
+        let life = start.life;
+        let plan = Plan::new(*story, start);
+        let mut rng = StdRng::seed_from_u64(story.seed ^ 0x776f_726c ^ (life as u64) << 56);
+        let until_ns = match plan.ending {
+            Ending::Crash(at_ns, _) => at_ns + S,
+            Ending::CrashLookingBack => plan.look_back_ns + 1,
+            Ending::Stop(at_ns) => at_ns,
+        };
+        let traffic = Traffic::new(&plan, until_ns, machine.next_stream(), rng.random(), tally);
         let registries = [plan.registry(0), plan.registry(1)];
         let wakers: Vec<Waker> = (0..plan.shards)
             .map(|_| Waker::new().expect("an eventfd"))
             .collect();
-        let links = links::connect(&wakers, SOCKETS, false).expect("memory");
+        let links = links::connect(&wakers, SOCKETS, plan.slots, false).expect("memory");
         let run_id = RunId(rng.random());
         let shards = links
             .into_iter()
@@ -129,8 +126,8 @@ impl World {
             .map(|(index, (links, waker))| {
                 let shard = index as u16;
                 let random = StdRng::seed_from_u64(rng.random());
-                let log = Log::new(plan.limits, Arc::clone(&node), plan.backend, Box::new(random));
-                let hold = (plan.shards > 1).then(|| Hold::new(false).expect("memory"));
+                let log = Log::new(plan.limits, Arc::clone(node), plan.backend, Box::new(random));
+                let hold = (plan.shards > 1).then(|| Hold::with_spaces(HOLD_SPACES, false).expect("memory"));
                 let core = Core::new(
                     plan.settings(shard),
                     Arc::clone(&registries[0]),
@@ -139,25 +136,27 @@ impl World {
                     hold,
                 );
                 let disk = SimDisk::new(
-                    Rc::clone(&platter),
+                    Rc::clone(platter),
                     plan.disk,
                     plan.quiet_ns,
                     rng.random(),
-                    canary,
+                    story.canary,
                     tally.clone(),
                 );
+                let seed = story.seed;
                 let keeper = SimKeeper::new(KeeperParts {
                     chain: Chain {
                         run_id,
                         shard: u32::from(shard),
                     },
                     backend: plan.backend,
-                    node: Arc::clone(&node),
-                    platter: Rc::clone(&platter),
+                    node: Arc::clone(node),
+                    platter: Rc::clone(platter),
                     faults: plan.keeper,
                     quiet_ns: plan.quiet_ns,
                     seed: rng.random(),
-                    canary,
+                    generator: Box::new(move |attempt| generator(seed, life, u32::from(shard), attempt)),
+                    canary: story.canary,
                     tally: tally.clone(),
                 });
                 let parts = ShardParts {
@@ -168,36 +167,65 @@ impl World {
                     waker,
                     socket_datagrams: plan.socket_datagrams,
                     drain: plan.drain,
-                    canary,
+                    no_buffers: plan.network.no_buffers,
+                    quiet_ns: plan.quiet_ns,
+                    canary: story.canary,
                     seed: rng.random(),
                     tally: tally.clone(),
                 };
-                SimShard::new(parts, START_NS)
+                SimShard::new(parts, plan.start_ns)
             });
         let shards = shards.collect();
         let arrivals = traffic.arrivals.iter().cloned().map(Rc::new).collect();
         World {
-            mono_ns: START_NS,
-            real_offset_ns: plan.real_ns as i64 - START_NS as i64,
+            mono_ns: plan.start_ns,
+            real_offset_ns: plan.real_offset_ns,
+            looked_back: life == 0,
             plan,
             traffic,
             shards,
-            platter,
-            node,
+            platter: Rc::clone(platter),
+            node: Arc::clone(node),
+            run_id,
             arrived: Vec::new(),
             order_is_strict: true,
             tombstones: Vec::new(),
             heads: Vec::new(),
             tally: tally.clone(),
-            canary,
+            canary: story.canary,
             arrivals,
             next_arrival: 0,
             registries,
             next_event: 0,
             stopping: false,
+            cut_short: false,
             dropped_ill: None,
             quiet_received: None,
             rng,
+        }
+    }
+
+    /// Lives it through; true if it was ended by a crash.
+    pub fn live(&mut self) -> bool {
+        match self.plan.ending {
+            Ending::Crash(at_ns, amid) => {
+                self.run_until(|world| world.next_ns() >= at_ns);
+                let amid =
+                    |world: &World| amid.is_none_or(|job| world.shards.iter().any(|s| s.keeper.job() == job));
+                self.run_until(|world| amid(world) || world.next_ns() >= at_ns + S);
+                self.crash();
+                true
+            }
+            Ending::CrashLookingBack => {
+                self.run_until(|world| world.cut_short || world.looked_back);
+                self.crash();
+                true
+            }
+            Ending::Stop(at_ns) => {
+                self.run_until(|world| world.next_ns() >= at_ns);
+                self.stop(at_ns);
+                false
+            }
         }
     }
 
@@ -211,7 +239,12 @@ impl World {
 
     /// How long it has run, in nanoseconds.
     pub fn mono_since_start_ns(&self) -> u64 {
-        self.mono_ns - START_NS
+        self.mono_ns - self.plan.start_ns
+    }
+
+    /// The clocks when it ends.
+    pub fn clocks(&self) -> (u64, i64) {
+        (self.mono_ns, self.real_offset_ns)
     }
 
     // ---- Time -----------------------------------------------------------------------------------------------
@@ -224,7 +257,8 @@ impl World {
             let turn = (!shard.has_ended()).then_some(shard.turn_ns);
             [turn, shard.disk.next_due_ns(), shard.keeper.next_due_ns()]
         });
-        let next = of_shards.chain([arrival, event]).flatten().min();
+        let look_back = (!self.looked_back && !self.stopping).then_some(self.plan.look_back_ns);
+        let next = of_shards.chain([arrival, event, look_back]).flatten().min();
         next.unwrap_or(u64::MAX).max(self.mono_ns)
     }
 
@@ -238,8 +272,15 @@ impl World {
     /// Everything that happens at this moment.
     fn step(&mut self) {
         let now = self.now();
+        self.platter.borrow_mut().now_s = now.real_ns / S;
         self.arrive();
         self.happen();
+        if !self.looked_back && !self.stopping && self.plan.look_back_ns <= now.mono_ns {
+            self.look_back();
+            if self.cut_short {
+                return;
+            }
+        }
         for index in 0..self.shards.len() {
             let shard = &mut self.shards[index];
             if shard
@@ -263,7 +304,8 @@ impl World {
                     self.tally.fire(Fired::OrderGivenUp);
                 }
                 shard.turn(now);
-                self.shards.iter_mut().for_each(|shard| shard.look_for_wake(now));
+                let others = self.shards.iter_mut().enumerate().filter(|(at, _)| *at != index);
+                others.for_each(|(_, shard)| shard.look_for_wake(now));
             }
         }
         self.watch_recovery();
@@ -275,9 +317,12 @@ impl World {
             .get(self.next_arrival)
             .filter(|a| a.at_ns <= self.mono_ns)
         {
-            let owner = steer_payload(&arrival.data, self.shards.len());
-            let now = self.now();
-            if self.shards[owner].arrive(Rc::clone(arrival), now) {
+            let owner = steer_payload(&arrival.packets[0], self.shards.len());
+            let now = Now {
+                mono_ns: self.mono_ns,
+                real_ns: (self.mono_ns as i64 + self.real_offset_ns) as u64,
+            };
+            if self.shards[owner].arrive(arrival, now) {
                 self.arrived.push((self.next_arrival, now.real_ns));
             }
             self.next_arrival += 1;
@@ -294,7 +339,7 @@ impl World {
             let happening = happening.clone();
             self.next_event += 1;
             let now = self.now();
-            self.tally.tell(now.mono_ns, format_args!("{happening:?}"));
+            self.tally.tell(now.mono_ns, || format!("{happening:?}"));
             match happening {
                 Happening::Reload(configuration) => {
                     self.tally.fire(Fired::Reload);
@@ -335,6 +380,28 @@ impl World {
                 }
                 Happening::Stall(shard, stall_ns) => self.shards[shard].stall(now, stall_ns),
             }
+        }
+    }
+
+    /// What the recovery thread does when the engine starts: closes what earlier lives left, and has the ends of their chains written down.
+    fn look_back(&mut self) {
+        self.looked_back = true;
+        self.tally.fire(Fired::LookedBack);
+        let amid = self.plan.ending == Ending::CrashLookingBack;
+        let chances = Chances {
+            crash: if amid { 0.1 } else { 0.0 },
+            error: if self.rng.random_bool(0.2) { 0.1 } else { 0.0 },
+        };
+        let (node, seed) = (&self.node, self.rng.random());
+        let look = recovery::look_back(&self.platter, node, self.run_id, seed, chances, &self.tally);
+        self.cut_short = look.cut_short;
+        // The janitor passes the ends of chains on to shard 0.
+        for note in look.notes {
+            let Note::Heads(heads) = note else { continue };
+            self.heads.extend_from_slice(&heads);
+            self.shards[0].core.log_and_pool().0.add_heads(heads);
+            let now = self.now();
+            self.shards[0].wake_within(now, 0);
         }
     }
 
