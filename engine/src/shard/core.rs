@@ -307,9 +307,9 @@ impl Core {
         }
     }
 
-    /// Whether the run ends with the segment there is. Without one, or with a failed one, what was received has nowhere to go.
+    /// Whether the run ends with the segment there is. Without one, or where it failed or is full, what was received has nowhere to go.
     fn needs_no_more(&self) -> bool {
-        self.stopping && self.log.can_append()
+        self.stopping && self.log.can_append() && self.full.is_empty()
     }
 
     /// The keeper could not prepare a segment; it is asked again a little later.
