@@ -53,4 +53,11 @@ pub mod verify;
 pub mod recover;
 
 pub use block::{BlockType, Header};
+pub use identity::{Identity, PublicKey};
 pub use ids::{NodeId, RunId, SegmentId, StreamId};
+pub use node::NodeKey;
+pub use open::{Keyring, OpenChunk, OpenStream, Packet};
+pub use reader::{Segment, State, StreamError};
+pub use scan::{ReadError, Scanner};
+pub use source::Source;
+pub use writer::SegmentWriter;

@@ -69,6 +69,28 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// The class that docs/FORMAT.md §13 gives it; `io` if it is the source that failed, of which the format says nothing.
+    pub fn class(&self) -> &'static str {
+        match self {
+            ReadError::Io { .. } => "io",
+            ReadError::NotASegment(_) => "not_a_segment",
+            ReadError::NeverBegun => "never_begun",
+            ReadError::HeadLost { .. } => "head_lost",
+            ReadError::Unsupported { .. } => "unsupported",
+            ReadError::Damaged { .. } => "damaged",
+        }
+    }
+
+    /// The offset that goes with the class: of a file that is refused whole, 0.
+    pub fn offset(&self) -> u64 {
+        match self {
+            ReadError::Io { offset, .. }
+            | ReadError::Unsupported { offset, .. }
+            | ReadError::Damaged { offset, .. } => *offset,
+            ReadError::NotASegment(_) | ReadError::NeverBegun | ReadError::HeadLost { .. } => 0,
+        }
+    }
+
     /// Sorts what a body's parser says into damage and "not supported".
     pub fn of_body(offset: u64, error: &BodyError) -> Self {
         let what = error.to_string();

@@ -21,7 +21,7 @@ pub use erasure::Erasures;
 pub use finding::{Finding, Findings, Severity};
 pub use owner::OwnStream;
 pub use survey::Counts;
-pub use what::What;
+pub use what::{CLASSES, What};
 
 use crate::body::{FOOTER_SIGNED, FooterBody, StreamRow};
 use crate::head::Head;

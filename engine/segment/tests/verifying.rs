@@ -451,3 +451,46 @@ fn a_prepared_segment_that_was_never_used_is_no_fault() {
     files.push(unused);
     assert_eq!(chain_faults(&files, true), []);
 }
+
+/// The table in docs/FORMAT.md §13 is what readers are compared by; so are its order and its words.
+#[test]
+fn the_error_classes_are_those_of_the_format_in_its_order() {
+    let format = include_str!("../../../docs/FORMAT.md");
+    let (_, section) = format.split_once("## 13. Error classes").expect("the section");
+    let (section, _) = section.split_once("\n## 14.").expect("the next one");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut stated = Vec::new();
+    for row in rows {
+        let (names, _) = row.split_once(" |").expect("a table row");
+        stated.extend(names.split(", ").map(|name| name.trim_matches('`')));
+    }
+    assert_eq!(stated, harborseal_segment::verify::CLASSES);
+}
+
+#[test]
+fn findings_come_by_offset_and_at_one_offset_by_class() {
+    // A chunk in the place of another: its number, its stream's order and the index all say so at one offset.
+    let mut file = closed_segment(0);
+    let chunks = of_type(&file, BlockType::Chunk);
+    let (first, second) = (chunks[0].0, chunks[3].0);
+    file.copy_within(first..first + 4096, second);
+    let report = check(&file);
+    let found: Vec<_> = report
+        .findings
+        .iter()
+        .map(|f| (f.offset, f.what.name()))
+        .collect();
+    let rank = |class: &str| {
+        harborseal_segment::verify::CLASSES
+            .iter()
+            .position(|c| *c == class)
+    };
+    assert!(
+        found.iter().filter(|(at, _)| *at == second as u64).count() > 1,
+        "{found:?}"
+    );
+    assert!(
+        found.is_sorted_by_key(|(at, class)| (*at, rank(class))),
+        "{found:?}"
+    );
+}

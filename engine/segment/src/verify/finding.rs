@@ -150,9 +150,10 @@ impl Findings {
         self.sort();
     }
 
-    /// Puts them in the order of offsets.
+    /// Puts them in the order of offsets, and at one offset in that of docs/FORMAT.md §13.
     pub(super) fn sort(&mut self) {
-        self.kept.sort_by_key(|finding| finding.offset);
+        self.kept
+            .sort_by_key(|finding| (finding.offset, finding.what.rank()));
     }
 
     /// The first thousand that were found, by offset.

@@ -225,6 +225,64 @@ pub enum What {
     },
 }
 
+/// The classes of docs/FORMAT.md §13, in the order of its table.
+pub const CLASSES: &[&str] = &[
+    "not_a_segment",
+    "never_begun",
+    "head_lost",
+    "damaged",
+    "unsupported",
+    "segment_copy",
+    "zeros",
+    "broken_block",
+    "foreign_block",
+    "misplaced_block",
+    "malformed_body",
+    "block_number",
+    "watermark_ahead",
+    "key_missing",
+    "recipients",
+    "feature_unstated",
+    "stream_missing",
+    "stream_repeated",
+    "slot_differs",
+    "chunks_missing",
+    "stream_seq_repeated",
+    "body_hash",
+    "erased_unstated",
+    "leaf_count",
+    "root",
+    "signature",
+    "footer",
+    "index",
+    "after_footer",
+    "unclosed",
+    "commitment",
+    "not_authentic",
+    "malformed_plaintext",
+    "chunks_so_far",
+    "needs_release",
+    "erased",
+    "skipped",
+    "lost",
+    "hole",
+    "unfinished",
+    "chunks_lost",
+    "went_with_hole",
+    "unsigned",
+    "not_truncated",
+    "node_differs",
+    "not_attested",
+    "segments_missing",
+    "previous_differs",
+    "same_place",
+    "root_since",
+    "head_missing",
+    "segments_deleted",
+    "segments_not_given",
+    "repaired_since",
+];
+
 impl What {
     /// How much it matters.
     pub fn severity(&self) -> Severity {
@@ -247,7 +305,21 @@ impl What {
         }
     }
 
-    /// The kind in JSON. Stable: scripts tell findings apart by it.
+    /// What docs/FORMAT.md §13 names beside the class: why a stretch that does not hold a block holds none.
+    pub fn cause(&self) -> Option<&'static str> {
+        match self {
+            What::Gap(GapReason::Broken(error)) => Some(error.name()),
+            _ => None,
+        }
+    }
+
+    /// Its place in [`CLASSES`]: of several findings at one offset, the first comes first.
+    pub(super) fn rank(&self) -> usize {
+        let place = CLASSES.iter().position(|class| *class == self.name());
+        place.expect("every kind has its class in the table")
+    }
+
+    /// The class of docs/FORMAT.md §13, and the kind in JSON. Stable: scripts tell findings apart by it.
     pub fn name(&self) -> &'static str {
         match self {
             What::SegmentCopy(_) => "segment_copy",
