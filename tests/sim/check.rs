@@ -54,7 +54,7 @@ struct Found {
 
 /// One in so many seeds is read as a customer reads: with a keyring that tries and learns. It takes a millisecond per segment; in the others
 /// what the entries hold is remembered from seeds that wrapped the same.
-const KEYRING_SEEDS: u64 = 32;
+const KEYRING_SEEDS: u64 = 200;
 /// In one of so many seeds every record of every segment is looked at, also where none is awaited.
 const RECORD_SEEDS: u64 = 8;
 /// Attempts at recovery that may be cut short by a crash.

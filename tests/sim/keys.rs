@@ -53,8 +53,8 @@ struct Wrapped {
     random: [u8; 32],
 }
 
-/// What an entry was found to hold: by whom, where.
-type Opened = HashMap<(usize, SegmentId, u32), (KeyEntry, NodeId, Option<Secret>)>;
+/// What an entry was found to hold: by whom, with which ciphertext, and what else of it was looked at.
+type Opened = HashMap<(usize, Vec<u8>), (KeyEntry, (NodeId, SegmentId), Option<Secret>)>;
 
 thread_local! {
     static WRAPPED: RefCell<HashMap<Wrapped, KeyEntry>> = RefCell::default();
@@ -94,16 +94,16 @@ pub fn remembered_unlock(customer: usize, origin: &Origin, entries: &[KeyEntry])
         opened.ok().map(|opened| opened.secret)
     };
     let look_up = |known: &mut Opened, entry: &KeyEntry| {
-        let place = (customer, origin.segment_id, entry.slot);
-        let found = known.get(&place);
-        if let Some((of, node, secret)) = found
-            && (of, node) == (entry, &origin.node_id)
+        let place = (origin.node_id, origin.segment_id);
+        let key = (customer, entry.ct.clone());
+        if let Some((of, there, secret)) = known.get(&key)
+            && (of, *there) == (entry, place)
         {
             return secret.as_ref().map(copy);
         }
         let secret = open(entry);
         let again = secret.as_ref().map(copy);
-        known.insert(place, (entry.clone(), origin.node_id, secret));
+        known.insert(key, (entry.clone(), place, secret));
         again
     };
     let unlocked = |entry: &KeyEntry| {
