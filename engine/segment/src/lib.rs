@@ -6,7 +6,7 @@
 //! Modules stand in the order in which a segment lives: names ([`ids`]), bytes ([`block`], [`body`], [`record`]),
 //! proofs ([`merkle`], [`node`]), keys ([`random`], [`identity`], [`keys`], [`cipher`]), the [`writer`] that ties
 //! them, and then the way back: any [`source`] of bytes, [`scan`], [`head`], [`open`] and
-//! [`reader`] for those who watch, [`verify`] for those who doubt, [`recover`] for bad days.
+//! [`reader`] for those who watch, [`verify`] for those who doubt, [`recover`] for bad days, [`compact`] for later.
 //!
 //! Invariants of the whole crate: no clock, no files, no threads, no unsafe. All numbers on disk are
 //! little-endian and of fixed width. Bytes from outside are parsed into a type once; a parser returns an error
@@ -51,6 +51,8 @@ pub mod reader;
 pub mod verify;
 
 pub mod recover;
+
+pub mod compact;
 
 pub use block::{BlockType, Header};
 pub use identity::{Identity, PublicKey};

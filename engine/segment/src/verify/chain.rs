@@ -24,6 +24,8 @@ pub struct Member {
     prev: SegmentId,
     state: State,
     signed: bool,
+    /// It was gathered from others: its streams begin where theirs did.
+    compacted: bool,
     /// It never took part in its chain: made ready and not used, or closed by recovery after a crash while it was made ready.
     unused: bool,
     /// Nothing worse than notes was found in it.
@@ -57,6 +59,7 @@ impl Member {
             prev: head.body.prev_segment_id,
             state,
             signed: footer.is_some_and(|footer| footer.flags & FOOTER_SIGNED != 0),
+            compacted: head.body.is_compacted(),
             unused: survey.is_unused() || holds_nothing,
             clean: survey.findings.are_clean(),
             has_holes: !survey.holes.is_empty() || !survey.lost.is_empty(),
@@ -394,7 +397,7 @@ impl<'a> Check<'a> {
             let mut streams: Vec<_> = member
                 .own_streams
                 .iter()
-                .filter(|own| own.so_far.is_some())
+                .filter(|own| own.so_far.is_some() && !member.compacted)
                 .collect();
             streams.sort_by_key(|own| own.so_far);
             for own in streams {
