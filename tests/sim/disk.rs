@@ -129,6 +129,16 @@ impl SimDisk {
         self.quiet_ns = self.quiet_ns.min(now_ns);
     }
 
+    /// The process ends: the kernel finishes what it was given before the files are closed, and nobody hears of it.
+    pub fn close(&mut self) {
+        let mut platter = self.platter.borrow_mut();
+        for operation in self.in_flight.drain(..) {
+            if let What::Write { write, .. } = operation.what {
+                platter.land(write, operation.result.max(0) as usize);
+            }
+        }
+    }
+
     /// What time it is.
     pub fn set_now(&mut self, now_ns: u64) {
         self.now_ns = now_ns;

@@ -400,8 +400,12 @@ impl Platter {
             durable,
             ..
         } = self.file_mut(sync.file);
+        // A place is lost whole, however often it was written: what a process reads there is what the disk has.
+        let mut lost: HashMap<u64, bool> = HashMap::new();
         for sector in unsynced.iter_mut() {
-            if sync.covers.binary_search(&sector.serial).is_ok() && rng.random_bool(0.5) {
+            let covered = sync.covers.binary_search(&sector.serial).is_ok();
+            let place = sector.offset / SECTOR as u64;
+            if covered && *lost.entry(place).or_insert_with(|| rng.random()) {
                 let old = durable.get(sector.offset as usize..).unwrap_or_default();
                 let mut before = vec![0; sector.bytes().len()];
                 let known = old.len().min(before.len());

@@ -476,6 +476,7 @@ impl World {
             "a wedge: a stop was not carried out within {PATIENCE_NS} ns"
         );
         self.run_until(|world| world.shards.iter().all(|shard| shard.keeper.is_idle()));
+        self.shards.iter_mut().for_each(|shard| shard.disk.close());
         for shard in &mut self.shards {
             assert_eq!(shard.core.in_flight(), 0, "packets in flight after a stop");
             assert_eq!(shard.buffers_out(), 0, "chunk buffers were not given back");
