@@ -2,23 +2,26 @@
 
 use crate::block::{BLOCK_ALIGN, BlockType, MAX_BLOCK_LEN, parse_block};
 use crate::body::{ChunkRow, FooterBody, IndexBody, IndexRows};
+use crate::ids::SegmentId;
 use crate::scan::{ReadError, read_naming_the_page};
 use crate::source::Source;
 
 /// Reads the chunk rows of the index beside the scan, one INDEX block at a time: 1 MiB at most.
 pub(super) struct ChunkRows<S> {
     source: S,
+    segment_id: SegmentId,
     at: u64,
     end: u64,
     rows: std::vec::IntoIter<ChunkRow>,
-    /// A row differed or could not be read. Said once; comparing on would only repeat it.
+    /// A row differed, which is said once, or could not be read: comparing on would only repeat it.
     pub(super) differs: bool,
 }
 
 impl<S: Source> ChunkRows<S> {
-    pub(super) fn new(source: S, footer: &FooterBody) -> Self {
+    pub(super) fn new(source: S, segment_id: SegmentId, footer: &FooterBody) -> Self {
         ChunkRows {
             source,
+            segment_id,
             at: footer.chunks_offset,
             end: footer.chunks_offset.saturating_add(footer.chunks_len),
             rows: Vec::new().into_iter(),
@@ -34,7 +37,10 @@ impl<S: Source> ChunkRows<S> {
         let next = match self.rows.next() {
             Some(row) => Some(row),
             None => {
-                self.fill()?;
+                if !self.fill()? {
+                    self.differs = true;
+                    return Ok(false);
+                }
                 self.rows.next()
             }
         };
@@ -42,10 +48,11 @@ impl<S: Source> ChunkRows<S> {
         Ok(self.differs)
     }
 
-    /// Takes the next block's rows. What is wrong with the block itself, the scan says when it comes there.
-    fn fill(&mut self) -> Result<(), ReadError> {
+    /// Takes the next block's rows; false if there is no INDEX block of chunks where the FOOTER says. What is wrong there, the scan says
+    /// when it comes there, or the FOOTER's figures do: no chunk is to blame for it.
+    fn fill(&mut self) -> Result<bool, ReadError> {
         if self.at >= self.end {
-            return Ok(());
+            return Ok(true);
         }
         let left = self
             .source
@@ -53,29 +60,30 @@ impl<S: Source> ChunkRows<S> {
             .saturating_sub(self.at)
             .min(MAX_BLOCK_LEN as u64) as usize;
         if left < BLOCK_ALIGN {
-            return Ok(());
+            return Ok(false);
         }
         let mut bytes = vec![0; BLOCK_ALIGN];
         read_naming_the_page(&self.source, self.at, &mut bytes)?;
         let len = crate::block::Header::parse(&bytes).map_or(0, |header| header.total_len as usize);
         if len > left {
-            return Ok(());
+            return Ok(false);
         }
         bytes.resize(len, 0);
         read_naming_the_page(&self.source, self.at, &mut bytes)?;
         let rows = parse_block(&bytes)
             .ok()
-            .filter(|header| header.block_type == BlockType::Index)
+            .filter(|header| (header.block_type, header.segment_id) == (BlockType::Index, self.segment_id))
             .and_then(|header| IndexBody::parse(header.body(&bytes)).ok());
-        if let Some(IndexBody {
+        let Some(IndexBody {
             rows: IndexRows::Chunks(rows),
             ..
         }) = rows
-        {
-            self.rows = rows.into_iter();
-            self.at += len as u64;
-        }
-        Ok(())
+        else {
+            return Ok(false);
+        };
+        self.rows = rows.into_iter();
+        self.at += len as u64;
+        Ok(true)
     }
 }
 

@@ -127,7 +127,9 @@ pub(crate) fn survey<'k, S: Source>(
 ) -> Result<Survey<'k>, ReadError> {
     let head = Head::read(source)?;
     let closed = read_footer(source, &head)?;
-    let mut rows = closed.as_ref().map(|footer| ChunkRows::new(source, footer));
+    let mut rows = closed
+        .as_ref()
+        .map(|footer| ChunkRows::new(source, head.id, footer));
     let mut scanner = Scanner::new(source, head.id);
     let mut survey = Survey::new(head, source.len(), owner);
     survey.sealed_whole = closed.is_some_and(|footer| footer.flags & FOOTER_RECOVERED == 0);

@@ -99,14 +99,9 @@ impl Lab {
         self.parts.iter().copied().filter(move |part| part.is(kind))
     }
 
-    /// The one fault in place of a block. If that was the index of chunks, the first chunk misses its row too.
+    /// The one fault in place of a block. If that was the index of chunks, no chunk is to blame for it.
     pub fn damage(&self, part: &Part, what: What) -> Expected {
-        let chunk = self.of(BlockType::Chunk).next().expect("chunks");
-        let index_of_chunks = self.of(BlockType::Index).next().expect("closed");
-        let row = (chunk.at as u64, chunk.len as u64, What::Index { table: "chunks" });
-        let row = Some(row).filter(|_| index_of_chunks.at == part.at);
-        let place = (part.at as u64, self.extent(part), what);
-        Expected::Damage(row.into_iter().chain([place]).collect())
+        Expected::Damage(vec![(part.at as u64, self.extent(part), what)])
     }
 
     /// Bytes that hold no block any more once this one is none: those that an ORIGIN vouches for go with it.
