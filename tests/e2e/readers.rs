@@ -94,7 +94,7 @@ fn two_readers_name_the_same_damage_in_what_the_engine_writes() {
     let (mut names, mut contents) = (Vec::new(), Vec::new());
     for whole in lab.segments() {
         let whole = read(text(&whole));
-        for _ in 0..8 {
+        for _ in 0..4 {
             let mut bytes = whole.clone();
             damage(&mut bytes, &mut random);
             let path = folder.join(format!("{}.hseal", contents.len()));
@@ -124,7 +124,9 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
             bytes[at..at + 4096].fill(0);
         }
         2 => {
-            let (from, to) = (page(random), page(random));
+            // Not the FOOTER: what one means in the middle of a file, the vectors say.
+            let from = random.below(pages.max(2) - 1) as usize * 4096;
+            let to = page(random);
             bytes.copy_within(from..from + 4096, to);
         }
         3 => {
