@@ -387,7 +387,7 @@ fn ending(rng: &mut StdRng, story: Story, start: Start, quiet_ns: u64) -> Ending
     let stops = match start.life {
         _ if story.canary.is_some() => 0.3,
         // What has more lives than one has seen a crash by then.
-        0 => 0.015,
+        0 => 0.005,
         _ => 0.5,
     };
     if whole || rng.random_bool(stops) {

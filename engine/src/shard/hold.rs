@@ -132,6 +132,14 @@ impl Hold {
         Some(self.packets.swap_remove(best))
     }
 
+    /// Where a packet was held for [`MAX_HOLD_NS`]: takes the earliest arrival of its stream, which may have been held later than it. For a
+    /// packet handed over comes late, and must not be left behind those it belongs before.
+    pub fn take_overdue(&mut self, mono_ns: u64) -> Option<Held> {
+        let overdue = |held: &&Held| mono_ns.saturating_sub(held.waiting.since_ns) >= MAX_HOLD_NS;
+        let stream = self.packets.iter().find(overdue)?.waiting.stream;
+        self.take(|waiting| waiting.stream == stream)
+    }
+
     /// The bytes of a taken packet.
     pub fn bytes(&self, held: &Held) -> &[u8] {
         &self.region.bytes()[held.at..held.at + held.len]
@@ -182,6 +190,32 @@ mod tests {
             hold.release(held);
         }
         assert!(hold.region.bytes().iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_packet_held_too_long_is_not_let_go_before_one_that_arrived_earlier_and_was_held_later() {
+        let mut hold = Hold::new(false).unwrap();
+        let mut push = |stream, arrival_ns, since_ns| {
+            let waiting = Waiting {
+                stream,
+                since_ns,
+                ..waiting(arrival_ns)
+            };
+            assert!(hold.push(waiting, &[0; 12]));
+        };
+        push(1, 26, 1_000);
+        push(1, 25, 1_011); // handed over by another shard
+        push(1, 27, 1_020);
+        push(2, 7, 1_030);
+        let mut times = |mono_ns| {
+            std::iter::from_fn(|| hold.take_overdue(mono_ns))
+                .map(|held| held.waiting.arrival_ns)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(times(999 + MAX_HOLD_NS), [0; 0]);
+        assert_eq!(times(1_000 + MAX_HOLD_NS), [25, 26]);
+        assert_eq!(times(1_020 + MAX_HOLD_NS), [27]);
+        assert_eq!(times(1_030 + MAX_HOLD_NS), [7]);
     }
 
     #[test]

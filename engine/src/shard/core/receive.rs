@@ -6,7 +6,7 @@ use crate::ledger::Reason;
 use crate::log::{META_RESERVE, Now};
 use crate::port::Stray;
 use crate::rtp::Packet;
-use crate::shard::hold::{MAX_HOLD_NS, Waiting};
+use crate::shard::hold::Waiting;
 use crate::uring::steer::steer;
 
 impl Core {
@@ -170,10 +170,11 @@ impl Core {
             let streams = &self.streams;
             let held = hold.take(|waiting| {
                 streams[waiting.stream].account.is_next(waiting.sequence)
-                    || now.mono_ns.saturating_sub(waiting.since_ns) >= MAX_HOLD_NS
                     || past(waiting.socket, waiting.arrival_ns)
             });
-            let Some(held) = held else { break };
+            let Some(held) = held.or_else(|| hold.take_overdue(now.mono_ns)) else {
+                break;
+            };
             let stream = held.waiting.stream;
             self.streams[stream].held -= 1;
             if let Ok(packet) = Packet::parse(hold.bytes(&held)) {
