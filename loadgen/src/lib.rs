@@ -10,6 +10,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod plan;
+pub mod result;
 pub mod spec;
 
 pub mod clip;
