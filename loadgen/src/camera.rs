@@ -97,7 +97,7 @@ impl Camera {
             sequence: self.sequence,
             intended_ns: clock.start_ns + self.on_fleet_clock(program, burst.at_ns),
         };
-        header.write(&mark, clock.run, program.payloads.get(packet), out);
+        header.write(&mark, clock.run, program.payload(packet), out);
         self.sequence += 1;
     }
 

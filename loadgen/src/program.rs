@@ -1,8 +1,8 @@
 //! One loop of the clip at one rate: every packet's payload and the moment it is due.
 //!
 //! All cameras of a rate share one program, so a camera is a few dozen bytes and sending a packet is a header and a copy.
-//! Invariants: packets are in sending order; a burst is packets of one frame that are all [`PACKET_BYTES`] long except at
-//! most its last (what one `UDP_SEGMENT` send can carry); burst times never fall within a loop.
+//! Invariants: packets are in sending order; a burst is packets of one frame that are all [`Program::segment_bytes`] long
+//! except at most its last (what one `UDP_SEGMENT` send can carry); burst times never fall within a loop.
 
 use crate::clip::Clip;
 use crate::packetize::{self, Payloads};
@@ -48,12 +48,14 @@ pub struct Entry {
 }
 
 pub struct Program {
-    pub payloads: Payloads,
+    payloads: Payloads,
     pub bursts: Vec<Burst>,
     pub entries: Vec<Entry>,
     pub loop_ns: u64,
     /// Bytes of all RTP packets of one loop, headers included.
     pub loop_bytes: u64,
+    /// Bytes of each packet of a burst but its last, RTP header and mark included.
+    pub segment_bytes: usize,
 }
 
 impl Program {
@@ -92,6 +94,7 @@ impl Program {
             entries: Vec::new(),
             loop_ns,
             loop_bytes,
+            segment_bytes: PACKET_BYTES,
         };
         for (at, (range, frame)) in ranges.iter().zip(frames).enumerate() {
             let from_ns = loop_ns * at as u64 / frames.len() as u64;
@@ -118,8 +121,18 @@ impl Program {
             .unwrap_or(self.loop_ns)
     }
 
+    /// Packets of one loop.
+    pub fn packets(&self) -> usize {
+        self.payloads.len()
+    }
+
+    /// The bytes of a packet behind its RTP header and mark.
+    pub fn payload(&self, packet: usize) -> &[u8] {
+        self.payloads.get(packet)
+    }
+
     pub fn packet_bytes(&self, packet: usize) -> usize {
-        HEADER_BYTES + self.payloads.get(packet).len()
+        HEADER_BYTES + self.payload(packet).len()
     }
 
     /// Cuts a frame into bursts and gives each its time: with [`Pacing::Smooth`] where its first byte falls in the interval.
@@ -127,7 +140,7 @@ impl Program {
         let frame_bytes = wire_bytes(&packets, &self.payloads) as u64;
         let (mut before, mut first) = (0, packets.start);
         while first < packets.end {
-            let full = |packet: &usize| self.packet_bytes(*packet) == PACKET_BYTES;
+            let full = |packet: &usize| self.packet_bytes(*packet) == self.segment_bytes;
             let run = (first..packets.end).take(burst_packets).take_while(full).count();
             let tail = usize::from(run < burst_packets && first + run < packets.end);
             let burst = first..first + run + tail;
@@ -196,10 +209,10 @@ mod tests {
                 next = burst.packets.end;
                 assert!((1..=8).contains(&burst.packets.len()));
                 for packet in burst.packets.start..burst.packets.end - 1 {
-                    assert_eq!(program.packet_bytes(packet), PACKET_BYTES);
+                    assert_eq!(program.packet_bytes(packet), program.segment_bytes);
                 }
             }
-            assert_eq!(next, program.payloads.len());
+            assert_eq!(next, program.packets());
         }
     }
 
