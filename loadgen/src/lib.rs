@@ -14,6 +14,8 @@ pub mod plan;
 pub mod result;
 pub mod spec;
 
+pub mod nearest;
+
 pub mod clip;
 pub mod packetize;
 pub mod program;
@@ -28,6 +30,7 @@ pub mod report;
 pub mod schedule;
 pub mod send;
 
+pub mod assert;
 pub mod compare;
 pub mod sentlog;
 
