@@ -51,10 +51,10 @@ pub struct RunClock {
 impl Camera {
     /// A camera that begins at `entry`; its sequence and timestamp begin anywhere (RFC 3550 §5.1), as the seed says.
     pub fn new(setup: Setup, entry: &Entry) -> Camera {
-        let random = mix(setup.seed ^ u64::from(setup.index).rotate_left(32));
+        let (sequence_base, timestamp_base) = first_numbers(setup.seed, setup.index);
         Camera {
-            sequence_base: random as u16,
-            timestamp_base: (random >> 16) as u32,
+            sequence_base,
+            timestamp_base,
             entry_at_ns: entry.at_ns,
             loops: 0,
             burst: entry.burst,
@@ -150,6 +150,12 @@ impl Camera {
         let ticks = (at_ns - self.setup.begins_ns) * (CLOCK_RATE as u64 / 10_000) / DIVISOR;
         self.timestamp_base.wrapping_add(ticks as u32)
     }
+}
+
+/// A stream's first sequence number and timestamp: anything (RFC 3550 §5.1), as the seed says.
+pub(crate) fn first_numbers(seed: u64, stream: u32) -> (u16, u32) {
+    let random = mix(seed ^ u64::from(stream).rotate_left(32));
+    (random as u16, (random >> 16) as u32)
 }
 
 pub(crate) fn cname(index: u32) -> String {

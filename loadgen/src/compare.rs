@@ -4,7 +4,7 @@
 //! was sent. RTCP carries no mark: stored reports must be the sent ones, in their order, with holes at most.
 
 use crate::mark::Mark;
-use crate::sentlog::{Lane, SentLog, SentLogError, packet_hash};
+use crate::sentlog::{Flags, Lane, SentLog, SentLogError, packet_hash};
 use serde::Serialize;
 use std::ops::AddAssign;
 
@@ -81,8 +81,19 @@ pub struct StreamCheck {
 impl StreamCheck {
     /// Reads the stream's entries: 9 bytes of memory per packet, one stream at a time.
     pub fn new(log: &SentLog, stream: u32) -> Result<StreamCheck, SentLogError> {
-        let rtp: Vec<Option<u64>> = log.packets(stream, Lane::Rtp).collect::<Result<_, _>>()?;
-        let rtcp: Vec<Option<u64>> = log.packets(stream, Lane::Rtcp).collect::<Result<_, _>>()?;
+        let mut rtp = Vec::new();
+        for entry in log.packets(stream, Lane::Rtp) {
+            let entry = entry?;
+            let sequence = entry.sequence as usize;
+            rtp.resize(rtp.len().max(sequence + 1), None);
+            if entry.flags.has(Flags::SENT) {
+                rtp[sequence] = Some(entry.hash);
+            }
+        }
+        let rtcp = log.packets(stream, Lane::Rtcp);
+        let rtcp: Vec<Option<u64>> = rtcp
+            .map(|entry| Ok(Some(entry?.hash)))
+            .collect::<Result<_, _>>()?;
         let sent = rtp.iter().flatten().count() as u64;
         Ok(StreamCheck {
             run: log.run(),
@@ -159,7 +170,8 @@ impl StreamCheck {
 mod tests {
     use super::*;
     use crate::mark::MARK_BYTES;
-    use crate::sentlog::{LoggedStream, SentLogWriter};
+    use crate::sentlog::SentLogWriter;
+    use crate::sentlog::tests::{about, not_sent, sent};
 
     fn packet(stream: u32, sequence: u64) -> Vec<u8> {
         let mut bytes = vec![sequence as u8; 12 + MARK_BYTES + 5];
@@ -177,16 +189,16 @@ mod tests {
     fn check(stored: impl FnOnce(&mut StreamCheck)) -> Verdict {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("sent");
-        let streams = [LoggedStream { ssrc: 1, target: 0 }];
-        let mut log = SentLogWriter::create(&path, 7, 0, &streams).expect("a temporary file");
+        let mut log = SentLogWriter::create(&path, &about(1)).expect("a temporary file");
         for sequence in 0..10 {
-            match sequence {
-                3 => log.not_sent(0),
-                _ => log.sent(0, Lane::Rtp, &packet(0, sequence)),
-            }
+            let entry = match sequence {
+                3 => not_sent(sequence, Flags::FAILED),
+                _ => sent(sequence, &packet(0, sequence)),
+            };
+            log.note(0, Lane::Rtp, entry);
         }
-        for report in [b"one", b"two", b"six"] {
-            log.sent(0, Lane::Rtcp, report);
+        for (number, report) in (0..).zip([b"one", b"two", b"six"]) {
+            log.note(0, Lane::Rtcp, sent(number, report));
         }
         log.finish().expect("a temporary file");
         let log = SentLog::open(&path).expect("just written");

@@ -37,7 +37,7 @@ pub mod sentlog;
 pub mod cli;
 
 pub use clip::Clip;
-pub use fleet::{Control, FleetError, run};
+pub use fleet::{Control, FleetError, LiveSecond, RunOptions, run};
 pub use report::FleetReport;
 pub use sentlog::{Lane, SentLog};
 pub use spec::FleetSpec;

@@ -7,6 +7,7 @@
 
 use crate::program::Program;
 use crate::send::Rtcp;
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
@@ -110,7 +111,8 @@ pub struct StreamPlan {
 }
 
 /// What a stream carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Media {
     /// RFC 6184, 90 kHz.
     H264,

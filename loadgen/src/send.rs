@@ -99,6 +99,30 @@ impl Batch {
     }
 }
 
+/// How messages reach the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Method {
+    /// A burst in one message, which the kernel cuts (`UDP_SEGMENT`).
+    #[default]
+    Gso,
+    /// Each packet a message of its own, many in one call.
+    Sendmmsg,
+    /// As `Gso`, by way of an io_uring.
+    #[value(name = "io_uring")]
+    IoUring,
+}
+
+impl Method {
+    /// As `--send` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Gso => "gso",
+            Method::Sendmmsg => "sendmmsg",
+            Method::IoUring => "io_uring",
+        }
+    }
+}
+
 /// Where RTCP goes (RFC 3550 §11, RFC 5761).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Rtcp {

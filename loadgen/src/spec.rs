@@ -1,8 +1,11 @@
 //! What a fleet is: how many cameras, at which rate, to where, and everything that follows from it without sending.
 
-use crate::camera::{Camera, Setup, mix};
+use crate::camera::{Camera, Setup, cname, first_numbers, mix};
 use crate::clip::Clip;
+use crate::plan::{CameraPlan, Group, Impairments, Media, Plan, Stage, StreamPlan};
 use crate::program::{BURST_PACKETS_MAX, MBPS_MAX, MBPS_MIN, Pacing, Program};
+use crate::report::LATENESS_BUDGET_MS;
+use crate::rtp::{CLOCK_RATE, PAYLOAD_TYPE};
 use crate::sdp::sdp;
 use crate::send::Rtcp;
 use std::net::{IpAddr, SocketAddr};
@@ -168,6 +171,65 @@ impl FleetSpec {
     pub fn duration_s(&self) -> f64 {
         let program = Program::new(&Clip::builtin(), self.mbps, self.pacing, self.burst_packets);
         self.seconds + self.spread_ns(&program) as f64 / 1e9
+    }
+
+    /// The fleet as a plan: one group, one customer, a video stream for each camera. The spec must hold (see
+    /// [`FleetSpec::check`]).
+    pub fn plan(&self) -> Plan {
+        let program = Program::new(&Clip::builtin(), self.mbps, self.pacing, self.burst_packets);
+        let spread_ns = self.spread_ns(&program);
+        let stream = |camera: u32| {
+            let begins_ns = golden_share(camera, spread_ns);
+            let (first_sequence, first_timestamp) = first_numbers(self.seed, camera);
+            StreamPlan {
+                camera,
+                media: Media::H264,
+                ssrc: self.ssrc(camera),
+                payload_type: PAYLOAD_TYPE,
+                clock_rate: CLOCK_RATE,
+                first_sequence,
+                first_timestamp,
+                target: self.target(camera) as u32,
+                program: 0,
+                entry: camera % program.entries.len() as u32,
+                night: None,
+                on: std::iter::once(begins_ns..begins_ns + self.seconds_ns()).collect(),
+            }
+        };
+        let camera = |camera| CameraPlan {
+            id: cname(camera),
+            customer: 0,
+            group: 0,
+            address: None,
+        };
+        Plan {
+            name: "clip".to_owned(),
+            seed: self.seed,
+            run: self.run(),
+            targets: self.targets.clone(),
+            source: self.source,
+            customers: vec!["customer".to_owned()],
+            groups: vec![Group {
+                name: "cameras".to_owned(),
+                unknown: false,
+                by_address: false,
+                impair: Impairments::default(),
+                junk: None,
+            }],
+            cameras: (0..self.cameras).map(camera).collect(),
+            streams: (0..self.cameras).map(stream).collect(),
+            stages: vec![Stage {
+                from_ns: 0,
+                to_ns: spread_ns + self.seconds_ns(),
+                share: (1.0, 1.0),
+            }],
+            warm_up_ns: 0,
+            rtcp: self.rtcp,
+            report_ns: (self.report_seconds * 1e9) as u64,
+            burst_packets: self.burst_packets,
+            lateness_budget_ms: LATENESS_BUDGET_MS,
+            programs: vec![program],
+        }
     }
 
     /// The cameras, ready to begin.

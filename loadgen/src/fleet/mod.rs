@@ -3,20 +3,25 @@
 //! One thread does it all, so that order and counts need no agreement. Invariants: a packet is counted and logged as sent
 //! only after the kernel took it; its lateness counts from its intended time; nothing is skipped to catch up.
 
+mod live;
+
+pub use live::{Control, LiveSecond, lateness_histogram};
+
 use crate::camera::{Camera, RunClock};
 use crate::clip::Clip;
+use crate::plan::Plan;
 use crate::program::{PACKET_BYTES, Program};
 use crate::report::{FleetReport, Lateness, StreamCount};
 use crate::rtp::HEADER_BYTES;
 use crate::schedule::{CatchUp, Event, Schedule};
-use crate::send::{Batch, Kind, Rtcp, Sender};
-use crate::sentlog::{Lane, LoggedStream, SentLogError, SentLogWriter};
+use crate::send::{Batch, Kind, Method, Rtcp, Sender};
+use crate::sentlog::{About, Entry, Flags, Lane, LoggedStream, SentLogError, SentLogWriter, packet_hash};
 use crate::spec::{FleetSpec, SpecError};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// From now to the schedule's 0: no camera starts late because the threads were only just made.
@@ -29,15 +34,27 @@ const SLEEP_NS_MAX: u64 = 50_000_000;
 /// A sender report and its CNAME are 60 bytes at most here.
 const REPORT_BYTES_MAX: usize = 64;
 
-/// The run's line to the outside: a stop, and how far it is. Relaxed order is enough: each value stands alone.
-#[derive(Debug, Default)]
-pub struct Control {
-    /// Shared, so that a signal handler can hold it.
-    pub stop: Arc<AtomicBool>,
-    pub sent: AtomicU64,
-    pub sent_bytes: AtomicU64,
-    /// Lateness of the latest batch.
-    pub late_ns: AtomicU64,
+/// How to send a plan.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    pub method: Method,
+    /// Pin the sending thread to this CPU.
+    pub cpu: Option<usize>,
+    /// Write the sent log here.
+    pub sent_log: Option<PathBuf>,
+    /// `false`: the same packets as fast as they go, to see what the machine can.
+    pub paced: bool,
+}
+
+impl Default for RunOptions {
+    fn default() -> RunOptions {
+        RunOptions {
+            method: Method::default(),
+            cpu: None,
+            sent_log: None,
+            paced: true,
+        }
+    }
 }
 
 /// Why a run did not come to a report.
@@ -137,13 +154,10 @@ impl<'a> Fleet<'a> {
             run: spec.run(),
             start_ns: since_1970.as_nanos() as u64 + LEAD_NS,
         };
-        let log = spec.sent_log.as_deref().map(|path| {
-            let streams: Vec<_> = streams
-                .iter()
-                .map(|&(ssrc, target)| LoggedStream { ssrc, target })
-                .collect();
-            SentLogWriter::create(path, clock.run, clock.start_ns, &streams)
-        });
+        let log = spec
+            .sent_log
+            .as_deref()
+            .map(|path| SentLogWriter::create(path, &about(&spec.plan(), clock.start_ns)));
         Ok(Fleet {
             spec,
             program,
@@ -272,13 +286,14 @@ impl<'a> Fleet<'a> {
                     self.count_sent(message.camera, message.due_ns, now_ns, batch.packets(message))
                 }
                 (Kind::Rtp, false) => {
-                    self.count_not_sent(message.camera, bytes.len().div_ceil(PACKET_BYTES) as u64)
+                    self.count_not_sent(message.camera, message.due_ns, batch.packets(message))
                 }
                 (Kind::Rtcp, true) => {
                     self.tally.rtcp_sent += 1;
                     self.counts[message.camera as usize].rtcp_sent += 1;
                     if let Some(log) = &mut self.log {
-                        log.sent(message.camera, Lane::Rtcp, bytes);
+                        let number = self.counts[message.camera as usize].rtcp_sent - 1;
+                        log.note(message.camera, Lane::Rtcp, entry(number, message.due_ns, bytes));
                     }
                 }
                 (Kind::Rtcp, false) => self.tally.rtcp_not_sent += 1,
@@ -301,11 +316,13 @@ impl<'a> Fleet<'a> {
         packets: impl Iterator<Item = &'p [u8]>,
     ) {
         let (mut count, mut bytes) = (0, 0);
-        for packet in packets {
+        let stream = &self.counts[camera as usize];
+        let sequences = stream.sent + stream.not_sent..;
+        for (packet, sequence) in packets.zip(sequences) {
             count += 1;
             bytes += packet.len();
             if let Some(log) = &mut self.log {
-                log.sent(camera, Lane::Rtp, packet);
+                log.note(camera, Lane::Rtp, entry(sequence, due_ns, packet));
             }
         }
         self.cameras[camera as usize].count_sent(count, (bytes - count as usize * HEADER_BYTES) as u32);
@@ -321,11 +338,19 @@ impl<'a> Fleet<'a> {
         self.tally.last_sent_ns = now_ns;
     }
 
-    fn count_not_sent(&mut self, camera: u32, packets: u64) {
-        self.tally.not_sent += packets;
-        self.counts[camera as usize].not_sent += packets;
-        if let Some(log) = &mut self.log {
-            (0..packets).for_each(|_| log.not_sent(camera));
+    fn count_not_sent<'p>(&mut self, camera: u32, due_ns: u64, packets: impl Iterator<Item = &'p [u8]>) {
+        for packet in packets {
+            let stream = &mut self.counts[camera as usize];
+            let failed = Entry {
+                hash: 0,
+                flags: Flags::FAILED,
+                ..entry(stream.sent + stream.not_sent, due_ns, packet)
+            };
+            stream.not_sent += 1;
+            self.tally.not_sent += 1;
+            if let Some(log) = &mut self.log {
+                log.note(camera, Lane::Rtp, failed);
+            }
         }
     }
 
@@ -389,6 +414,41 @@ fn add_burst(schedule: &mut Schedule, camera: &Camera, program: &Program) {
 fn add_report(schedule: &mut Schedule, camera: &Camera) {
     if let Some(due_ns) = camera.next_report_ns() {
         schedule.add(due_ns, Event::Report(camera.index()));
+    }
+}
+
+/// What the sent log says of the fleet.
+fn about(plan: &Plan, start_ns: u64) -> About {
+    let streams = plan.streams.iter().map(|stream| {
+        let camera = &plan.cameras[stream.camera as usize];
+        let group = &plan.groups[camera.group as usize];
+        LoggedStream {
+            camera: camera.id.clone(),
+            customer: plan.customers[camera.customer as usize].clone(),
+            group: group.name.clone(),
+            media: stream.media,
+            ssrc: stream.ssrc,
+            target: stream.target,
+            known: !group.unknown,
+        }
+    });
+    About {
+        plan: plan.name.clone(),
+        seed: plan.seed,
+        run: plan.run,
+        start_ns,
+        targets: plan.targets.iter().map(ToString::to_string).collect(),
+        streams: streams.collect(),
+    }
+}
+
+fn entry(sequence: u64, intended_ns: u64, packet: &[u8]) -> Entry {
+    Entry {
+        hash: packet_hash(packet),
+        sequence,
+        flags: Flags::SENT,
+        intended_ns,
+        len: packet.len() as u16,
     }
 }
 
