@@ -17,6 +17,8 @@ pub mod spec;
 pub mod nearest;
 
 pub mod clip;
+pub mod filler;
+pub mod frames;
 pub mod packetize;
 pub mod program;
 

@@ -31,8 +31,17 @@ impl Payloads {
     }
 
     pub fn get(&self, at: usize) -> &[u8] {
+        &self.bytes[self.range(at)]
+    }
+
+    /// Where a payload stands in [`Payloads::into_bytes`].
+    pub fn range(&self, at: usize) -> Range<usize> {
         let start = if at == 0 { 0 } else { self.ends[at - 1] };
-        &self.bytes[start..self.ends[at]]
+        start..self.ends[at]
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     fn end_payload(&mut self) {
