@@ -36,6 +36,8 @@ pub mod assert;
 pub mod compare;
 pub mod sentlog;
 
+pub mod output;
+
 pub mod cli;
 
 pub use clip::Clip;

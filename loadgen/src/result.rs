@@ -2,7 +2,7 @@
 //! comparisons and assertions read. Fields are only added; whoever changes the meaning of one raises [`SCHEMA`].
 //!
 //! Packets are RTP packets unless a name says otherwise; bytes are theirs, without UDP and IP headers. A figure that was not
-//! measured is `null`, never 0.
+//! measured is `null`, never 0. A field that an older file lacks has its default.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ pub const SCHEMA: &str = "harborseal-loadgen/run/1";
 /// durable.hlog           (from the engine's lines or the stored arrivals)  report.html   what `report --html` made
 /// ```
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RunResult {
     pub schema: String,
     pub version: String,
@@ -48,6 +49,7 @@ pub struct RunResult {
 
 /// What was asked for and what left. Counts are of the whole run, rates without warm-up and ramps.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Load {
     pub cameras: u64,
     pub streams: u64,
@@ -74,6 +76,7 @@ pub struct Load {
 
 /// How the sender did: lateness counts from a packet's intended time to the return of the call that sent it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Sending {
     /// `sendmmsg`, `gso` or `io_uring`.
     pub method: String,
@@ -96,6 +99,7 @@ pub struct Sending {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Percentiles {
     pub p50: f64,
     pub p90: f64,
@@ -106,6 +110,7 @@ pub struct Percentiles {
 
 /// What was done to packets on purpose.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Impaired {
     pub lost: u64,
     pub duplicated: u64,
@@ -127,10 +132,13 @@ pub struct Impaired {
 
 /// One second of a run, by the clock; the last one may be shorter.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Second {
     /// Its begin, from the start.
     pub at_s: f64,
     pub warm_up: bool,
+    /// Packets that came due in it, whenever they left.
+    pub due: Option<u64>,
     pub sent: u64,
     pub sent_bytes: u64,
     pub not_sent: u64,
@@ -147,6 +155,7 @@ pub struct Second {
 
 /// The engine's own account of the run (what its counters say at the end less what they said before).
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EngineFigures {
     pub received: u64,
     pub stored: u64,
@@ -163,6 +172,7 @@ pub struct EngineFigures {
 
 /// What the segments hold, compared packet by packet with the sent log. All streams.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StoredFigures {
     /// Streams looked at, and those of which something was found.
     pub streams: u64,
@@ -205,6 +215,7 @@ pub struct StoredFigures {
 
 /// Who lost packets that were intended and are not stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LostBy {
     /// Not taken by the kernel at the sender.
     pub generator: u64,
@@ -218,6 +229,7 @@ pub struct LostBy {
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct HeatMap {
     /// First stream of each row.
     pub rows: Vec<u32>,
@@ -230,6 +242,7 @@ pub struct HeatMap {
 
 /// An assertion and how it came out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Assertion {
     pub text: String,
     /// What its left side was.
