@@ -1,19 +1,46 @@
-//! `harborseal-bench`: what this machine can do at most, with the parts the engine is made of.
+//! `harborseal-bench`: what this machine can do at most, and how close the engine comes to it.
 
+mod account;
 mod ceilings;
+mod child;
+mod discard;
 mod flood;
+mod lab;
+mod line_rate;
+mod load;
 mod machine;
+mod output;
 mod recover;
 mod sample;
 mod segments;
 mod table;
 mod verify;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
-/// Measures ceilings of this machine. A table for people goes to stderr, `--json` to stdout.
+/// The engine's own, so that the engine inside this program is the one that ships.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The figures do not mean what they say: the load did not come, or the generator was the limit.
+const EXIT_INVALID: u8 = 3;
+
+/// What this machine can do at most, and how close the engine comes to it.
+///
+/// Every command measures on this machine, now; nothing is compared with figures from elsewhere. Ratios of one run hold on a busy
+/// machine, single figures do not: bench/README.md says how to read them.
 #[derive(Parser)]
-#[command(name = "harborseal-bench", version)]
+#[command(
+    name = "harborseal-bench",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+#[command(after_help = "\
+Exit status: 0 measured · 1 the tool failed, and says why · 2 usage · 3 measured, but not valid: the load that was asked for did \
+not come.")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -21,22 +48,70 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Receive and discard, seal, write, copy: each alone, as fast as it goes.
+    /// The engine on one core and thousands of cameras on the other, beside a receiver that throws away what it gets
+    LineRate(line_rate::Options),
+    /// Receive and discard, seal, write, copy: each alone, as fast as it goes
     Ceilings(ceilings::Options),
-    /// Check segments in the page cache, without a key and with one, beside the opening library alone.
+    /// Check segments in the page cache, without a key and with one, beside the opening library alone
     Verify(verify::Options),
-    /// Close torn segments and copy damaged ones: seconds per gibibyte.
+    /// Close torn segments and copy damaged ones: seconds per gibibyte
     Recover(recover::Options),
-    /// Sends datagrams as fast as one core can (used by `ceilings`, in a process of its own).
+    /// Becomes another program, bound to CPUs and to its parent's life
+    #[command(hide = true)]
+    Pinned(child::Pinned),
+    /// `harborseal run`, as the daemon runs it
+    #[command(hide = true)]
+    Engine(harborseal::cli::run::Args),
+    /// The cameras
+    #[command(hide = true)]
+    Load(load::Child),
+    /// A receiver that throws away what it gets
+    #[command(hide = true)]
+    Discard(discard::Child),
+    /// Sends datagrams as fast as one core can
     #[command(hide = true)]
     Flood(flood::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
-        Command::Ceilings(options) => ceilings::run(&options),
-        Command::Verify(options) => verify::run(&options),
-        Command::Recover(options) => recover::run(&options),
-        Command::Flood(options) => flood::run(&options),
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::LineRate(options) => line_rate::run(&options),
+        Command::Ceilings(options) => ceilings::run(&options).map(|()| true),
+        Command::Verify(options) => verify::run(&options).map(|()| true),
+        Command::Recover(options) => recover::run(&options).map(|()| true),
+        Command::Pinned(options) => child::run_pinned(&options).map(|()| true),
+        Command::Engine(options) => return run_engine(&options),
+        Command::Load(options) => load::run_child(&options).map(|()| true),
+        Command::Discard(options) => discard::run_child(&options).map(|()| true),
+        Command::Flood(options) => flood::run(&options).map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_INVALID),
+        Err(error) => {
+            output::progress(format_args!("harborseal-bench: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_engine(options: &harborseal::cli::run::Args) -> ExitCode {
+    match harborseal::cli::run::run(options) {
+        Ok(status) => status.into(),
+        Err(error) => {
+            output::progress(format_args!("harborseal: {error}"));
+            error.status().into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
     }
 }

@@ -81,6 +81,17 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
+/// (Largest − smallest) ÷ median, in percent; 0 of none.
+pub fn spread_percent(values: &[f64]) -> f64 {
+    let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(least, most), &value| {
+        (least.min(value), most.max(value))
+    });
+    match median(values.to_vec()) {
+        middle if middle > 0.0 => (most - least) * 100.0 / middle,
+        _ => 0.0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! Tables for people, on stderr.
 
-use crate::sample::Figure;
+use crate::sample::{Figure, spread_percent};
 
 pub enum Columns {
     Packets,
@@ -40,7 +40,8 @@ pub fn print(title: &str, columns: &Columns, figures: &[Figure]) {
             cpu_percent,
             ..
         } = figure;
-        let spread = spread_percent(figure);
+        let costs: Vec<f64> = figure.runs.iter().map(|run| run.cpu_ns_per_packet).collect();
+        let spread = spread_percent(&costs);
         match columns {
             Columns::Packets => eprintln!(
                 "{name:width$} {:>10.3} {gbps:>9.2} {cpu_ns_per_packet:>11.0} {cpu_percent:>7.0} {spread:>7.0}%",
@@ -52,17 +53,5 @@ pub fn print(title: &str, columns: &Columns, figures: &[Figure]) {
                 cpu_ns_per_packet / 1e3
             ),
         }
-    }
-}
-
-fn spread_percent(figure: &Figure) -> f64 {
-    let costs = figure.runs.iter().map(|run| run.cpu_ns_per_packet);
-    let (least, most) = costs.fold((f64::MAX, 0.0f64), |(least, most), cost| {
-        (least.min(cost), most.max(cost))
-    });
-    if figure.cpu_ns_per_packet > 0.0 {
-        (most - least) * 100.0 / figure.cpu_ns_per_packet
-    } else {
-        0.0
     }
 }

@@ -30,11 +30,11 @@ use core::{Core, Datagram};
 use links::Links;
 
 /// Longest sleep without anything due: figures are published this often, in nanoseconds.
-const PUBLISH_NS: u64 = 200_000_000;
+pub const PUBLISH_NS: u64 = 200_000_000;
 /// Waiting for company after the first completion, in microseconds: batches wake-ups under load. A packet waits this much longer at the most.
-const MIN_WAIT_US: u32 = 500;
+pub const MIN_WAIT_US: u32 = 500;
 /// Events handled before writes are submitted again.
-const DRAIN_LIMIT: usize = 512;
+pub const DRAIN_LIMIT: usize = 512;
 /// A stopping shard gives up when nothing has become durable for this long, in nanoseconds.
 const STOP_STALL_NS: u64 = 10_000_000_000;
 /// Receive buffers are wiped after this long without a datagram, in nanoseconds.

@@ -1,0 +1,291 @@
+//! The folder a bench works in, on a real disk with room, and the engine in it: its configuration, its life, its account.
+//!
+//! ```text
+//! DIR/harborseal-bench-a1b2c3/   engine.toml   data/          gone at the end, however that comes
+//! ```
+
+use std::fmt::Write;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use harborseal::uring::sys;
+use harborseal_loadgen::{Clip, FleetSpec};
+use harborseal_segment::identity::Identity;
+use harborseal_segment::random::os_random;
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::account::{self, Cpu};
+use crate::child::{Process, Stop, myself, object, option};
+use crate::load::Load;
+use crate::output::progress;
+
+/// Ten thousand cameras load in under a second; a machine that needs longer than this is in trouble.
+const READY_BOUND: Duration = Duration::from_secs(30);
+/// Stopping makes everything durable, then writes indexes and footers.
+const STOP_BOUND: Duration = Duration::from_secs(60);
+/// Beyond payload: record headers, block headers and padding at ordinary rates, INDEX and FOOTER.
+const OVERHEAD_PERCENT: u64 = 6;
+/// Space that segments reserve ahead of what is written, and what a file system keeps for itself: so much, and a quarter.
+const RESERVE_BYTES: u64 = 512 << 20;
+/// A camera's STREAM block in a segment and the padding of a chunk that was not full.
+const STREAM_BYTES: u64 = 16 << 10;
+
+#[derive(Args, Clone, Debug)]
+pub struct Place {
+    /// Folder on the disk to measure; without it /tmp or /var/tmp, the first that is no memory and has room
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// A folder of our own.
+pub struct Lab {
+    folder: TempDir,
+}
+
+impl Lab {
+    /// Makes it where `needed_bytes` are free.
+    pub fn create(place: &Place, needed_bytes: u64) -> anyhow::Result<Lab> {
+        let usual = [std::env::temp_dir(), PathBuf::from("/var/tmp")];
+        let places: &[PathBuf] = match &place.dir {
+            Some(dir) => std::slice::from_ref(dir),
+            None => &usual,
+        };
+        let mut refused = String::new();
+        for dir in places {
+            // Whoever names a folder in memory may have it, and is told.
+            if place.dir.is_some() && is_memory(dir) {
+                progress(format_args!(
+                    "WARNING: {} is in memory: no figure here is of a disk",
+                    dir.display()
+                ));
+            }
+            match objection(dir, needed_bytes, place.dir.is_some()) {
+                None => {
+                    let made = tempfile::Builder::new()
+                        .prefix("harborseal-bench-")
+                        .tempdir_in(dir);
+                    let folder = made.with_context(|| format!("making a folder in {}", dir.display()))?;
+                    return Ok(Lab { folder });
+                }
+                Some(why) => write!(refused, "; {} {why}", dir.display())?,
+            }
+        }
+        bail!(
+            "no place for {:.1} GB of segments{refused}. Name a folder with --dir, or ask for fewer --seconds",
+            needed_bytes as f64 / 1e9
+        )
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir().join("data")
+    }
+
+    /// Removes what a run wrote, and waits until the disk has done with it, so that the next run does not pay for it.
+    pub fn empty(&self) -> anyhow::Result<()> {
+        let data = self.data();
+        if data.exists() {
+            std::fs::remove_dir_all(&data).with_context(|| format!("removing {}", data.display()))?;
+        }
+        let folder = std::fs::File::open(self.dir()).context("opening our own folder")?;
+        rustix::fs::syncfs(&folder).context("syncfs")
+    }
+
+    /// Removes it now rather than when dropped, so that a failure is seen.
+    pub fn remove(self) -> anyhow::Result<()> {
+        self.folder.close().context("removing the folder of the bench")
+    }
+}
+
+/// Why segments cannot be written here, if so.
+fn objection(dir: &Path, needed_bytes: u64, named: bool) -> Option<String> {
+    if !named && is_memory(dir) {
+        return Some("is in memory, not on a disk".to_owned());
+    }
+    match sys::free_space(dir) {
+        Ok((free, _)) if free >= needed_bytes => None,
+        Ok((free, _)) => Some(format!("has {:.1} GB free", free as f64 / 1e9)),
+        Err(error) => Some(format!("does not tell its space: {error}")),
+    }
+}
+
+fn is_memory(dir: &Path) -> bool {
+    const TMPFS_MAGIC: i128 = 0x0102_1994; // statfs(2)
+    rustix::fs::statfs(dir).is_ok_and(|stat| i128::from(stat.f_type) == TMPFS_MAGIC)
+}
+
+/// What one run of the engine may write.
+pub fn needed_bytes(load: &Load) -> u64 {
+    let payload = load.bytes();
+    // A chunk at least twice a second and one STREAM block a minute, for every camera.
+    let padding = u64::from(load.streams) * STREAM_BYTES * (load.seconds as u64 / 30 + 1);
+    payload + payload * OVERHEAD_PERCENT / 100 + padding + payload / 4 + RESERVE_BYTES
+}
+
+/// How the engine runs.
+#[derive(Args, Clone, Debug)]
+pub struct EngineOptions {
+    /// The engine's memory.limit, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub memory_mib: u64,
+    /// Measure this `harborseal` instead of the engine this bench was built with
+    #[arg(long, value_name = "PATH")]
+    pub engine: Option<PathBuf>,
+}
+
+/// A running engine.
+pub struct Engine {
+    process: Process,
+    cpus: Vec<usize>,
+    pub listen: SocketAddr,
+    /// Its CPU time when it was ready: the price of starting, not of packets.
+    pub started: Cpu,
+    /// Threads that had to be bound to the engine's CPUs from outside.
+    repinned: u64,
+}
+
+/// What the engine had to say and what it cost, from ready to gone.
+pub struct Account {
+    /// The last line: its ledger.
+    pub ledger: Value,
+    pub cpu: Cpu,
+    /// Of it, until everything received was durable; the rest is closing segments and giving memory back.
+    pub cpu_recording: Cpu,
+    pub threads: std::collections::BTreeMap<String, u64>,
+    pub memory_bytes: u64,
+    pub repinned: u64,
+}
+
+impl Engine {
+    /// Writes a configuration for these cameras and starts the engine with all its threads on `cpus`, one shard on each.
+    pub fn start(
+        lab: &Lab,
+        options: &EngineOptions,
+        cpus: &[usize],
+        load: &Load,
+        stop: &Stop,
+    ) -> anyhow::Result<Engine> {
+        let listen = free_port()?;
+        let spec = load.spec(vec![listen])?;
+        let config = lab.dir().join("engine.toml");
+        std::fs::write(&config, configuration(&spec, cpus, options.memory_mib))
+            .with_context(|| format!("writing {}", config.display()))?;
+        let mut command = match &options.engine {
+            Some(path) => vec![path.clone().into_os_string(), "run".into()],
+            None => myself(["engine"])?,
+        };
+        command.push(option("--config", &config));
+        command.push("--log=json".into());
+        let mut process = Process::start("engine", cpus, &command)?;
+        process.wait_for(READY_BOUND, stop, |line| {
+            object(line).filter(|object| object["event"] == "ready")
+        })?;
+        let started = Cpu::of_process(process.pid())?;
+        let repinned = account::pin_all(process.pid(), cpus)?;
+        Ok(Engine {
+            process,
+            cpus: cpus.to_vec(),
+            listen,
+            started,
+            repinned,
+        })
+    }
+
+    /// To be called now and then: keeps kernel workers, which begin anywhere, on the engine's CPUs, and its pipes empty.
+    pub fn look_after(&mut self) -> anyhow::Result<()> {
+        self.process.drain(|_| ());
+        if self.process.has_ended() {
+            bail!("the engine ended by itself: {}", self.process.complaint());
+        }
+        self.repinned += account::pin_all(self.process.pid(), &self.cpus)?;
+        Ok(())
+    }
+
+    /// Stops it as an operator would.
+    pub fn stop(mut self, stop: &Stop) -> anyhow::Result<Account> {
+        self.look_after()?;
+        let pid = self.process.pid();
+        let cpu_recording = Cpu::of_process(pid)?.since(self.started);
+        let threads = account::threads(pid)?;
+        let memory_bytes = account::memory_bytes(pid)?;
+        self.process.signal(Signal::TERM);
+        let mut ledger = None;
+        let mut said = String::new();
+        let (cpu, well) = self
+            .process
+            .finish(STOP_BOUND, stop, |line| match object(&line) {
+                Some(event) if event["event"] == "final" => ledger = Some(event),
+                None if !line.trim().is_empty() => said = line,
+                _ => {}
+            })?;
+        match ledger {
+            Some(ledger) if well => Ok(Account {
+                ledger,
+                cpu: cpu.since(self.started),
+                cpu_recording,
+                threads,
+                memory_bytes,
+                repinned: self.repinned,
+            }),
+            _ => bail!("the engine did not end as it should: {said}"),
+        }
+    }
+}
+
+/// A free UDP port on loopback. It could be taken again before its user binds it; then that says so.
+pub fn free_port() -> anyhow::Result<SocketAddr> {
+    let socket = UdpSocket::bind("127.0.0.1:0").context("no UDP port on loopback")?;
+    Ok(socket.local_addr()?)
+}
+
+/// Everything at its default, but for where it is.
+fn configuration(spec: &FleetSpec, cpus: &[usize], memory_mib: u64) -> String {
+    let customers = ["alice", "bob"];
+    let mut text = format!(
+        "data_dir = \"data\"\n[listen]\nrtp = \"{}\"\nrtcp = \"same\"\n[shards]\ncpus = {cpus:?}\n\
+         [memory]\nlimit = \"{memory_mib}MiB\"\nallow_unlocked = true\n",
+        spec.targets[0]
+    );
+    for name in customers {
+        let public_key = Identity::generate(&mut os_random()).public().to_text();
+        text += &format!("[[customer]]\nname = \"{name}\"\npublic_key = \"{public_key}\"\n");
+    }
+    let clip = Clip::builtin();
+    for camera in 0..spec.cameras {
+        let customer = customers[camera as usize % customers.len()];
+        let (ssrc, sdp) = (
+            spec.ssrc(camera),
+            spec.sdp(&clip, camera).replace("\r\n", "\\r\\n"),
+        );
+        text += &format!(
+            "[[camera]]\nid = \"camera-{camera:05}\"\ncustomer = \"{customer}\"\nsource = \"127.0.0.1\"\nssrc = {ssrc}\nsdp = \"{sdp}\"\n"
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_without_room_is_refused_before_anything_is_written() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let place = Place {
+            dir: Some(dir.path().to_owned()),
+        };
+        let error = Lab::create(&place, 1 << 60)
+            .err()
+            .expect("nobody has an exbibyte");
+        assert!(error.to_string().contains("--dir"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("still there").count(), 0);
+    }
+}

@@ -1,0 +1,127 @@
+//! `line-rate`: the engine on one core, the cameras on another, and in turn with it a receiver that throws away what it gets.
+//!
+//! Both receivers get the very same load, one run each in every round; what is said of them are medians over rounds, and the ratio
+//! is the median of the rounds' own ratios, so that a slow minute of a shared machine falls on both.
+//!
+//! What a packet costs is user and system time of every thread of the process, kernel workers included, from the moment it
+//! is ready until it is gone, ÷ packets stored (the discard receiver: ÷ packets taken). The busy time of the core from
+//! /proc/stat stands beside it: what nobody's account holds (interrupts, the kernel's own threads) shows there.
+
+mod report;
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use clap::Args;
+use harborseal::uring::sys;
+
+use crate::account::Core;
+use crate::child::Stop;
+use crate::discard::Receiver;
+use crate::lab::{Engine, EngineOptions, Lab, Place, needed_bytes};
+use crate::load::{Cameras, Load};
+use crate::machine::{Cpus, Machine};
+use crate::output::{Output, progress};
+use report::{DiscardRun, EngineRun, Report};
+
+/// How often a running engine is looked after.
+const LOOK: Duration = Duration::from_millis(100);
+/// After the last packet: the chunk deadline (500 ms) and a commit, with room for a busy machine.
+const SETTLE: Duration = Duration::from_millis(1000);
+
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    pub load: Load,
+    /// Rounds, each with one run of the engine and one of the discard receiver
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub repeats: u32,
+    /// Cores of the engine, one shard on each; the fleet has one of its own if there is one left
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub shards: usize,
+    #[command(flatten)]
+    pub engine: EngineOptions,
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Measures. False if the figures are not valid.
+pub fn run(options: &Options) -> anyhow::Result<bool> {
+    ensure!(options.repeats > 0, "--repeats must be at least 1");
+    ensure!(options.shards > 0, "--shards must be at least 1");
+    let machine = Machine::read()?;
+    let cpus = machine.divide(options.shards);
+    machine.warn(&cpus);
+    let stop = Stop::listen()?;
+    let lab = Lab::create(&options.place, needed_bytes(&options.load))?;
+    // The bench itself only waits; it does so where it does not disturb what is measured.
+    sys::pin_to_cpu(cpus.fleet)?;
+    let bench = Bench {
+        options,
+        cpus: &cpus,
+        lab: &lab,
+        stop: &stop,
+    };
+    let (mut engine_runs, mut discard_runs) = (Vec::new(), Vec::new());
+    for round in 1..=options.repeats {
+        let of = options.repeats;
+        let run = bench.engine_run()?;
+        progress(format_args!("round {round}/{of}: engine   {}", run.line()));
+        engine_runs.push(run);
+        let run = bench.discard_run()?;
+        progress(format_args!("round {round}/{of}: discard  {}", run.line()));
+        discard_runs.push(run);
+    }
+    let disk = crate::machine::file_system(lab.dir());
+    lab.remove()?;
+    let report = Report::new(options, machine, cpus, disk, engine_runs, discard_runs);
+    options.output.write(&report.table(), &report)?;
+    Ok(report.valid)
+}
+
+struct Bench<'a> {
+    options: &'a Options,
+    cpus: &'a Cpus,
+    lab: &'a Lab,
+    stop: &'a Stop,
+}
+
+impl Bench<'_> {
+    fn engine_run(&self) -> anyhow::Result<EngineRun> {
+        let Options { load, engine, .. } = self.options;
+        self.lab.empty()?;
+        let mut engine = Engine::start(self.lab, engine, &self.cpus.engine, load, self.stop)?;
+        let core = self.core()?;
+        let cameras = Cameras::start(load, &[engine.listen], self.cpus.fleet)?;
+        while !cameras.has_ended() {
+            self.stop.sleep(LOOK)?;
+            engine.look_after()?;
+        }
+        let sent = cameras.finish(self.stop)?;
+        self.stop.sleep(SETTLE)?;
+        let account = engine.stop(self.stop)?;
+        let core = self.core()?.since(core);
+        self.lab.empty()?;
+        EngineRun::new(load, sent, account, core)
+    }
+
+    fn discard_run(&self) -> anyhow::Result<DiscardRun> {
+        let Options { load, engine, .. } = self.options;
+        let receiver = Receiver::start(&self.cpus.engine, engine.memory_mib, self.stop)?;
+        let core = self.core()?;
+        let cameras = Cameras::start(load, &[receiver.listen], self.cpus.fleet)?;
+        while !cameras.has_ended() {
+            self.stop.sleep(LOOK)?;
+        }
+        let sent = cameras.finish(self.stop)?;
+        let (taken, cpu) = receiver.stop(self.stop)?;
+        Ok(DiscardRun::new(load, sent, taken, cpu, self.core()?.since(core)))
+    }
+
+    /// The engine's core; the first of them, if there are several.
+    fn core(&self) -> anyhow::Result<Core> {
+        Core::read(self.cpus.engine[0])
+    }
+}

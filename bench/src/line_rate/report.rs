@@ -1,0 +1,388 @@
+//! What a run of `line-rate` came to, and what is said of all of them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Options;
+use crate::account::{Core, Cpu};
+use crate::discard::Taken;
+use crate::lab::Account;
+use crate::load::{Load, Sent, objections};
+use crate::machine::{Cpus, Machine};
+use crate::sample::median;
+
+const SCHEMA: &str = "harborseal-bench/line-rate/1";
+
+/// One run of the engine. Packets are RTP and RTCP.
+#[derive(Clone, Debug, Serialize)]
+pub struct EngineRun {
+    pub sent: u64,
+    pub received: u64,
+    pub stored: u64,
+    pub dropped: u64,
+    pub dropped_by: BTreeMap<String, u64>,
+    /// Sent less received: lost in the kernel or wherever else nobody says. Negative would be packets from nowhere.
+    pub lost_unexplained: i64,
+    /// The kernel's own counter, for comparison: it counts batches, not packets.
+    pub kernel_drop_batches: u64,
+    /// Stored, while all cameras were on.
+    pub gbps: f64,
+    pub cpu_ns_per_packet: f64,
+    /// Of it, until everything was durable; the rest is closing segments and giving memory back.
+    pub cpu_ns_per_packet_recording: f64,
+    pub cpu: Cpu,
+    /// By thread, when everything was durable.
+    pub cpu_ns_by_thread: BTreeMap<String, u64>,
+    pub core: Core,
+    pub core_busy_percent: f64,
+    pub durable_ms_p50: Option<f64>,
+    pub durable_ms_p99: Option<f64>,
+    pub rss_mib: f64,
+    pub segments: u64,
+    pub written_bytes: u64,
+    /// Kernel workers that were found on another CPU and moved.
+    pub threads_moved: u64,
+    pub fleet: Sent,
+    pub valid: bool,
+    pub invalid_because: Vec<String>,
+}
+
+impl EngineRun {
+    pub fn new(load: &Load, fleet: Sent, account: Account, core: Core) -> anyhow::Result<EngineRun> {
+        let ledger = &account.ledger;
+        let number = |key: &str| -> anyhow::Result<u64> {
+            ledger[key]
+                .as_u64()
+                .with_context(|| format!("the engine's last line has no `{key}`"))
+        };
+        let dropped_by = by_reason(&ledger["dropped"]);
+        let (sent, received, stored) = (fleet.packets(), number("received")?, number("stored")?);
+        let dropped = dropped_by.values().sum();
+        let mut invalid_because = objections(load, &fleet);
+        if received != stored + dropped {
+            invalid_because.push(format!(
+                "the engine's ledger does not balance: {received} received, {stored} stored, {dropped} dropped"
+            ));
+        }
+        if stored == 0 {
+            invalid_because.push("nothing was stored".to_owned());
+        }
+        invalid_because.extend(too_short(account.cpu));
+        let per_packet = |cpu: Cpu| cpu.total_ns() as f64 / stored.max(1) as f64;
+        Ok(EngineRun {
+            sent,
+            received,
+            stored,
+            dropped,
+            dropped_by,
+            lost_unexplained: sent as i64 - received as i64,
+            kernel_drop_batches: number("kernel_drop_batches")?,
+            gbps: fleet.gbps * stored as f64 / sent.max(1) as f64,
+            cpu_ns_per_packet: per_packet(account.cpu),
+            cpu_ns_per_packet_recording: per_packet(account.cpu_recording),
+            cpu: account.cpu,
+            cpu_ns_by_thread: account.threads,
+            core,
+            core_busy_percent: core.busy_percent(),
+            durable_ms_p50: ledger["durable_ms_p50"].as_f64(),
+            durable_ms_p99: ledger["durable_ms_p99"].as_f64(),
+            rss_mib: account.memory_bytes as f64 / f64::from(1 << 20),
+            segments: number("segments")?,
+            written_bytes: number("written_bytes")?,
+            threads_moved: account.repinned,
+            valid: invalid_because.is_empty(),
+            invalid_because,
+            fleet,
+        })
+    }
+
+    /// Sent and not stored, for whatever reason.
+    pub fn lost(&self) -> i64 {
+        self.sent as i64 - self.stored as i64
+    }
+
+    pub fn line(&self) -> String {
+        format!(
+            "{:6.0} ns/packet, {:.2} Gb/s stored, {} of {} lost ({} dropped, {} unexplained), core {:.0} % busy{}",
+            self.cpu_ns_per_packet,
+            self.gbps,
+            self.lost(),
+            self.sent,
+            self.dropped,
+            self.lost_unexplained,
+            self.core_busy_percent,
+            because(&self.invalid_because),
+        )
+    }
+}
+
+fn by_reason(dropped: &Value) -> BTreeMap<String, u64> {
+    let reasons = dropped.as_object().into_iter().flatten();
+    let counted = reasons.filter_map(|(reason, count)| Some((reason.clone(), count.as_u64()?)));
+    counted.filter(|(_, count)| *count > 0).collect()
+}
+
+/// One run of the discard receiver.
+#[derive(Clone, Debug, Serialize)]
+pub struct DiscardRun {
+    pub sent: u64,
+    pub received: u64,
+    pub lost_unexplained: i64,
+    pub cpu_ns_per_packet: f64,
+    pub cpu: Cpu,
+    pub core: Core,
+    pub core_busy_percent: f64,
+    pub packets_per_datagram: f64,
+    pub taken: Taken,
+    pub fleet: Sent,
+    pub valid: bool,
+    pub invalid_because: Vec<String>,
+}
+
+impl DiscardRun {
+    pub fn new(load: &Load, fleet: Sent, taken: Taken, cpu: Cpu, core: Core) -> DiscardRun {
+        let mut invalid_because = objections(load, &fleet);
+        if taken.packets == 0 {
+            invalid_because.push("nothing was received".to_owned());
+        }
+        invalid_because.extend(too_short(cpu));
+        DiscardRun {
+            sent: fleet.packets(),
+            received: taken.packets,
+            lost_unexplained: fleet.packets() as i64 - taken.packets as i64,
+            cpu_ns_per_packet: cpu.total_ns() as f64 / taken.packets.max(1) as f64,
+            cpu,
+            core,
+            core_busy_percent: core.busy_percent(),
+            packets_per_datagram: taken.packets as f64 / taken.datagrams.max(1) as f64,
+            taken,
+            valid: invalid_because.is_empty(),
+            invalid_because,
+            fleet,
+        }
+    }
+
+    pub fn line(&self) -> String {
+        format!(
+            "{:6.0} ns/packet, {} of {} lost, {:.1} packets per datagram, core {:.0} % busy{}",
+            self.cpu_ns_per_packet,
+            self.lost_unexplained,
+            self.sent,
+            self.packets_per_datagram,
+            self.core_busy_percent,
+            because(&self.invalid_because),
+        )
+    }
+}
+
+/// A run of which the kernel's clock ticks say nothing.
+fn too_short(cpu: Cpu) -> Option<String> {
+    const LEAST_NS: u64 = 200_000_000;
+    let ms = cpu.total_ns() / 1_000_000;
+    (cpu.total_ns() < LEAST_NS).then(|| format!("too short: {ms} ms of CPU time, counted in steps of 10 ms"))
+}
+
+fn because(reasons: &[String]) -> String {
+    match reasons {
+        [] => String::new(),
+        reasons => format!("  INVALID: {}", reasons.join("; ")),
+    }
+}
+
+/// All of it. The counts are those of one run, the one with the median loss, so that they add up; the other figures are medians.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    schema: &'static str,
+    machine: Machine,
+    /// File system the segments were written to.
+    disk: String,
+    cpus: Cpus,
+    command: Vec<String>,
+    load: Load,
+    shards: usize,
+    memory_mib: u64,
+    repeats: u32,
+    pub sent: u64,
+    pub received: u64,
+    pub stored: u64,
+    pub dropped: u64,
+    pub lost_unexplained: i64,
+    pub gbps: f64,
+    pub engine_cpu_ns_per_packet: f64,
+    pub discard_cpu_ns_per_packet: f64,
+    /// The median of the rounds' own ratios; so it may differ a little from the two figures' above. None where a run was too short.
+    pub ratio: Option<f64>,
+    pub ratios: Vec<f64>,
+    pub engine_core_busy_percent: f64,
+    pub discard_core_busy_percent: f64,
+    pub durable_ms_p50: Option<f64>,
+    pub durable_ms_p99: Option<f64>,
+    pub rss_mib: f64,
+    pub valid: bool,
+    pub invalid_because: Vec<String>,
+    engine_runs: Vec<EngineRun>,
+    discard_runs: Vec<DiscardRun>,
+}
+
+impl Report {
+    pub fn new(
+        options: &Options,
+        machine: Machine,
+        cpus: Cpus,
+        disk: String,
+        engine_runs: Vec<EngineRun>,
+        discard_runs: Vec<DiscardRun>,
+    ) -> Report {
+        let rounds: Vec<_> = engine_runs.iter().zip(&discard_runs).collect();
+        let good: Vec<_> = rounds
+            .iter()
+            .copied()
+            .filter(|(e, d)| e.valid && d.valid)
+            .collect();
+        let invalid_because = judge(good.len(), rounds.len(), &rounds);
+        // Without one valid round there are figures all the same, and they are called what they are.
+        let used = if good.is_empty() { &rounds } else { &good };
+        let engine = |value: fn(&EngineRun) -> f64| median(used.iter().map(|(run, _)| value(run)).collect());
+        let discard =
+            |value: fn(&DiscardRun) -> f64| median(used.iter().map(|(_, run)| value(run)).collect());
+        let of_all = |value: fn(&EngineRun) -> Option<f64>| {
+            let values: Vec<f64> = used.iter().filter_map(|(run, _)| value(run)).collect();
+            (!values.is_empty()).then(|| median(values))
+        };
+        let ratios: Vec<f64> = used
+            .iter()
+            .filter(|(_, discard)| discard.cpu_ns_per_packet > 0.0)
+            .map(|(engine, discard)| engine.cpu_ns_per_packet / discard.cpu_ns_per_packet)
+            .collect();
+        let typical = median_loss(used.iter().map(|(run, _)| *run));
+        Report {
+            schema: SCHEMA,
+            machine,
+            disk,
+            cpus,
+            command: std::env::args().collect(),
+            load: options.load.clone(),
+            shards: options.shards,
+            memory_mib: options.engine.memory_mib,
+            repeats: options.repeats,
+            sent: typical.sent,
+            received: typical.received,
+            stored: typical.stored,
+            dropped: typical.dropped,
+            lost_unexplained: typical.lost_unexplained,
+            gbps: engine(|run| run.gbps),
+            engine_cpu_ns_per_packet: engine(|run| run.cpu_ns_per_packet),
+            discard_cpu_ns_per_packet: discard(|run| run.cpu_ns_per_packet),
+            ratio: (!ratios.is_empty()).then(|| median(ratios.clone())),
+            ratios,
+            engine_core_busy_percent: engine(|run| run.core_busy_percent),
+            discard_core_busy_percent: discard(|run| run.core_busy_percent),
+            durable_ms_p50: of_all(|run| run.durable_ms_p50),
+            durable_ms_p99: of_all(|run| run.durable_ms_p99),
+            rss_mib: engine(|run| run.rss_mib),
+            valid: invalid_because.is_empty(),
+            invalid_because,
+            engine_runs,
+            discard_runs,
+        }
+    }
+
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        let mut line =
+            |what: &str, value: String| writeln!(text, "{what:24} {value}").expect("a String takes all");
+        let Load {
+            streams,
+            mbps,
+            seconds,
+            ..
+        } = self.load;
+        let shape = if self.load.no_gso {
+            "single datagrams"
+        } else {
+            "GSO bursts"
+        };
+        line(
+            "load",
+            format!(
+                "{streams} streams × {mbps} Mb/s × {seconds} s, {shape}, {} rounds",
+                self.repeats
+            ),
+        );
+        line("sent", self.sent.to_string());
+        line("received", self.received.to_string());
+        line("stored", self.stored.to_string());
+        line("dropped by the engine", self.dropped.to_string());
+        line("lost, unexplained", self.lost_unexplained.to_string());
+        line("rate stored", format!("{:.3} Gb/s", self.gbps));
+        let spread = |values: Vec<f64>| crate::sample::spread_percent(&values);
+        let costs = self.engine_runs.iter().map(|run| run.cpu_ns_per_packet).collect();
+        line(
+            "engine",
+            format!(
+                "{:.0} ns CPU per packet (spread {:.0} %), core {:.0} % busy",
+                self.engine_cpu_ns_per_packet,
+                spread(costs),
+                self.engine_core_busy_percent
+            ),
+        );
+        let costs = self
+            .discard_runs
+            .iter()
+            .map(|run| run.cpu_ns_per_packet)
+            .collect();
+        line(
+            "receive and discard",
+            format!(
+                "{:.0} ns CPU per packet (spread {:.0} %), core {:.0} % busy",
+                self.discard_cpu_ns_per_packet,
+                spread(costs),
+                self.discard_core_busy_percent
+            ),
+        );
+        let ratio = self
+            .ratio
+            .map_or_else(|| "none".to_owned(), |ratio| format!("{ratio:.2}"));
+        line("ratio", ratio);
+        let latency = |value: Option<f64>| value.map_or("none".to_owned(), |ms| format!("{ms:.0} ms"));
+        line(
+            "durable after",
+            format!(
+                "{} (p50), {} (p99)",
+                latency(self.durable_ms_p50),
+                latency(self.durable_ms_p99)
+            ),
+        );
+        line("memory", format!("{:.0} MiB", self.rss_mib));
+        match self.valid {
+            true => line("valid", "yes".to_owned()),
+            false => line("valid", format!("NO: {}", self.invalid_because.join("; "))),
+        }
+        text
+    }
+}
+
+/// A result stands on more than half of its rounds; the others are named in their own lines.
+fn judge(good: usize, all: usize, rounds: &[(&EngineRun, &DiscardRun)]) -> Vec<String> {
+    if good * 2 > all {
+        return Vec::new();
+    }
+    let reasons = rounds
+        .iter()
+        .flat_map(|(e, d)| e.invalid_because.iter().chain(&d.invalid_because));
+    let mut text = vec![format!("{good} of {all} rounds are valid")];
+    text.extend(reasons.cloned());
+    text.dedup();
+    text
+}
+
+/// The run with the median loss; of two in the middle, the one that lost more.
+fn median_loss<'a>(runs: impl Iterator<Item = &'a EngineRun>) -> &'a EngineRun {
+    let mut runs: Vec<_> = runs.collect();
+    runs.sort_by_key(|run| run.lost());
+    runs[runs.len() / 2]
+}
