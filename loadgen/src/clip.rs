@@ -42,6 +42,9 @@ pub enum ClipError {
 }
 
 impl Clip {
+    /// Width and height of the built-in clip's pictures.
+    pub const BUILTIN_SIZE: (u32, u32) = (640, 360);
+
     /// The clip that is part of the program: 3 s, 640×360, 25 frames/s, a key frame every second.
     pub fn builtin() -> Clip {
         Clip::parse(BUILTIN, BUILTIN_FPS).expect("the built-in clip parses: a test shows it")

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod plan;
+pub mod profile;
 pub mod result;
 pub mod spec;
 
