@@ -39,6 +39,8 @@ pub mod sentlog;
 
 pub mod output;
 
+pub mod ndr;
+
 pub mod cli;
 
 pub use clip::Clip;

@@ -1,0 +1,3 @@
+//! The search for the highest load that an engine takes with a given loss.
+
+pub mod search;
