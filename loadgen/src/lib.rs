@@ -40,6 +40,7 @@ pub mod sentlog;
 pub mod output;
 
 pub mod ndr;
+pub mod replay;
 
 pub mod cli;
 

@@ -253,7 +253,7 @@ impl FleetSpec {
 
 /// The index's place in 0..`whole`, neighbours far apart and any first n nearly even: multiples of the golden ratio modulo
 /// one, in 32-bit fixed point (Weyl's sequence).
-fn golden_share(index: u32, whole: u64) -> u64 {
+pub(crate) fn golden_share(index: u32, whole: u64) -> u64 {
     let share = u64::from(index.wrapping_mul(SSRC_STEP));
     ((u128::from(share) * u128::from(whole)) >> 32) as u64
 }

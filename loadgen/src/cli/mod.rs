@@ -3,6 +3,8 @@
 //!
 //! Progress goes to stderr; the result to stdout, as text or with `--json` as one object.
 
+mod replay;
+
 use crate::clip::Clip;
 use crate::fleet::{self, Control, FleetError};
 use crate::program::Pacing;
@@ -43,6 +45,8 @@ struct Cli {
 enum Command {
     /// Send a fleet of cameras to a target and report what was sent
     Run(Box<RunArgs>),
+    /// Send the RTP of a capture again, with any number of clones
+    Replay(Box<replay::ReplayArgs>),
     /// Print the session description (SDP) of one camera of a fleet
     Sdp {
         /// Which camera, from 0
@@ -156,6 +160,7 @@ fn resolve(text: &str) -> Result<SocketAddr, String> {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Sdp { camera, fleet } => print_sdp(camera, fleet),
     }
 }
@@ -172,12 +177,7 @@ fn run(args: &RunArgs) -> ExitCode {
 /// process at once.
 pub fn send(args: &RunArgs) -> Result<FleetReport, FleetError> {
     let control = Control::default();
-    for signal in [SIGINT, SIGTERM] {
-        // The one for the second signal is registered first: it acts only where the other has already set the flag.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&control.stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&control.stop)))
-            .map_err(FleetError::Signal)?;
-    }
+    stop_on_signals(&control)?;
     let spec = args.spec();
     std::thread::scope(|scope| {
         let sending = scope.spawn(|| fleet::run(&spec, &control));
@@ -186,6 +186,17 @@ pub fn send(args: &RunArgs) -> Result<FleetReport, FleetError> {
         }
         sending.join().expect("the sending thread does not panic")
     })
+}
+
+/// The first SIGINT or SIGTERM asks for a stop; a second one ends the process at once.
+fn stop_on_signals(control: &Control) -> Result<(), FleetError> {
+    for signal in [SIGINT, SIGTERM] {
+        // The one for the second signal is registered first: it acts only where the other has already set the flag.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&control.stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&control.stop)))
+            .map_err(FleetError::Signal)?;
+    }
+    Ok(())
 }
 
 fn print_report(report: &FleetReport, json: bool) -> ExitCode {
