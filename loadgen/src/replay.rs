@@ -10,4 +10,5 @@ pub mod codec;
 pub mod find;
 pub mod link;
 pub mod play;
+pub mod post;
 pub mod score;

@@ -94,7 +94,7 @@ pub fn run(spec: &FleetSpec, control: &Control) -> Result<FleetReport, FleetErro
     })
 }
 
-pub(crate) fn pin(cpu: usize) -> Result<(), FleetError> {
+fn pin(cpu: usize) -> Result<(), FleetError> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)
         .and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus))
@@ -460,7 +460,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
     }
 }
 
-pub(crate) fn thread_cpu_ns() -> u64 {
+fn thread_cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has a CPU clock per thread");
     time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
 }

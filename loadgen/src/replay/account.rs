@@ -1,11 +1,11 @@
 //! What a replay came to: counts, lateness, seconds, and the gate.
 
 use super::play::Options;
+use super::post::{Message, PostErrors};
 use super::score::Score;
 use crate::fleet::{Control, LiveSecond, lateness_histogram};
 use crate::report::{LATENESS_BUDGET_MS, STRETCH_BUDGET_PERCENT, StreamCount};
 use crate::result::{Load, Percentiles, RunResult, SCHEMA, Second, Sending};
-use crate::send::{Kind, SendErrors};
 use hdrhistogram::Histogram;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -23,6 +23,15 @@ pub struct Played {
     pub lateness: Vec<(Second, Histogram<u64>)>,
     /// Nobody listened at the target.
     pub unreachable: bool,
+}
+
+/// How it ended.
+pub struct End {
+    /// CPU time of the sending thread.
+    pub cpu_ns: u64,
+    /// CLOCK_REALTIME of the start, nanoseconds.
+    pub start_ns: u64,
+    pub stopped: bool,
 }
 
 /// Counts of a replay, as it goes.
@@ -85,44 +94,41 @@ impl<'a> Account<'a> {
     }
 
     /// One message and what became of it.
-    pub fn count(&mut self, part: u32, kind: Kind, left: bool, bytes: u64, due_ns: u64, now_ns: u64) {
+    pub fn count(&mut self, message: &Message, bytes: u64, left: bool, now_ns: u64) {
         self.messages += 1;
-        if kind == Kind::Rtp {
-            let second = (due_ns / SECOND_NS) as usize;
-            self.due.resize(self.due.len().max(second + 1), 0);
-            self.due[second] += 1;
+        let (part, due_ns) = (message.part as usize, message.due_ns);
+        let stream = &mut self.streams[part];
+        if message.rtcp {
+            stream.rtcp_sent += u64::from(left);
+            self.rtcp_sent += u64::from(left);
+            self.rtcp_not_sent += u64::from(!left);
+            return;
         }
-        let stream = &mut self.streams[part as usize];
-        match (kind, left) {
-            (Kind::Rtp, true) => {
-                stream.sent += 1;
-                stream.sent_bytes += bytes;
-                self.sent += 1;
-                self.sent_bytes += bytes;
-                self.second.sent += 1;
-                self.second.sent_bytes += bytes;
-                let late_us = now_ns.saturating_sub(due_ns) / 1_000;
-                self.lateness.saturating_record(late_us);
-                self.second_lateness.saturating_record(late_us);
-                self.last_due_ns = self.last_due_ns.max(due_ns);
-                self.last_sent_ns = now_ns;
-                if self.steady.contains(&due_ns) {
-                    self.steady_sent = Some((self.steady_sent.map_or(now_ns, |(from, _)| from), now_ns));
-                    self.steady_packets += 1;
-                    self.steady_bytes += bytes;
-                }
-            }
-            (Kind::Rtp, false) => {
-                stream.not_sent += 1;
-                self.not_sent += 1;
-                self.second.not_sent += 1;
-                self.second_lost[part as usize] += 1;
-            }
-            (Kind::Rtcp, true) => {
-                stream.rtcp_sent += 1;
-                self.rtcp_sent += 1;
-            }
-            (Kind::Rtcp, false) => self.rtcp_not_sent += 1,
+        let second = (due_ns / SECOND_NS) as usize;
+        self.due.resize(self.due.len().max(second + 1), 0);
+        self.due[second] += 1;
+        if !left {
+            stream.not_sent += 1;
+            self.not_sent += 1;
+            self.second.not_sent += 1;
+            self.second_lost[part] += 1;
+            return;
+        }
+        stream.sent += 1;
+        stream.sent_bytes += bytes;
+        self.sent += 1;
+        self.sent_bytes += bytes;
+        self.second.sent += 1;
+        self.second.sent_bytes += bytes;
+        let late_us = now_ns.saturating_sub(due_ns) / 1_000;
+        self.lateness.saturating_record(late_us);
+        self.second_lateness.saturating_record(late_us);
+        self.last_due_ns = self.last_due_ns.max(due_ns);
+        self.last_sent_ns = now_ns;
+        if self.steady.contains(&due_ns) {
+            self.steady_sent = Some((self.steady_sent.map_or(now_ns, |(from, _)| from), now_ns));
+            self.steady_packets += 1;
+            self.steady_bytes += bytes;
         }
     }
 
@@ -156,15 +162,7 @@ impl<'a> Account<'a> {
         self.seconds.push((second, lateness));
     }
 
-    pub fn finish(
-        mut self,
-        options: &Options,
-        score: &Score<'_>,
-        errors: &SendErrors,
-        cpu_ns: u64,
-        start_ns: u64,
-        stopped: bool,
-    ) -> Played {
+    pub fn finish(mut self, options: &Options, score: &Score<'_>, errors: &PostErrors, end: End) -> Played {
         if self.second.sent + self.second.not_sent > 0 {
             self.end_second();
         }
@@ -199,8 +197,8 @@ impl<'a> Account<'a> {
             packets_per_message: 1.0,
             packets_per_message_max: 1,
             messages_per_call: ratio(self.messages, self.calls),
-            cpu_ns_per_packet: ratio(cpu_ns, self.sent),
-            cpu_percent: 100.0 * ratio(cpu_ns, self.last_sent_ns),
+            cpu_ns_per_packet: ratio(end.cpu_ns, self.sent),
+            cpu_percent: 100.0 * ratio(end.cpu_ns, self.last_sent_ns),
             refused: errors.refused,
             errors: errors
                 .failed
@@ -218,7 +216,7 @@ impl<'a> Account<'a> {
             targets: options.targets.iter().map(ToString::to_string).collect(),
             valid: invalid_because.is_empty(),
             invalid_because,
-            stopped,
+            stopped: end.stopped,
             load,
             sending,
             seconds: self.seconds.iter().map(|(second, _)| second.clone()).collect(),
@@ -227,7 +225,7 @@ impl<'a> Account<'a> {
         Played {
             unreachable: self.sent > 0 && errors.refused * 4 > self.calls,
             result,
-            start_ns,
+            start_ns: end.start_ns,
             streams: self.streams,
             lateness: self.seconds,
         }

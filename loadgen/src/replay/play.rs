@@ -4,16 +4,20 @@
 //! Packets of a replay are all of different lengths and belong to different streams, so they leave one by one in batches
 //! (`sendmmsg`), not segmented.
 
-use super::account::{Account, Played};
+use super::account::{Account, End, Played};
 use super::clones::Turn;
 use super::codec;
 use super::find::Found;
+use super::post::Post;
 use super::score::{Due, Score, Times, TimesError};
-use crate::fleet::{Control, FleetError, pin, thread_cpu_ns};
+use crate::fleet::Control;
 use crate::mark::Mark;
 use crate::schedule::{CatchUp, Event, Schedule};
-use crate::send::{Batch, Kind, Rtcp, Sender};
+use crate::send::Rtcp;
 use crate::sentlog::{About, Entry, Flags, Lane, LoggedStream, SentLogError, SentLogWriter, packet_hash};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -56,14 +60,14 @@ impl Options {
 pub enum PlayError {
     #[error("{0}")]
     Times(#[from] TimesError),
+    #[error("cannot open the sending sockets: {0}")]
+    Socket(std::io::Error),
+    #[error("cannot pin the sending thread to CPU {cpu}: {errno}")]
+    Cpu { cpu: usize, errno: nix::Error },
+    #[error("cannot start the sending thread: {0}")]
+    Thread(std::io::Error),
     #[error("{0}")]
-    Send(#[from] FleetError),
-}
-
-impl From<SentLogError> for PlayError {
-    fn from(error: SentLogError) -> PlayError {
-        PlayError::Send(FleetError::SentLog(error))
-    }
+    SentLog(#[from] SentLogError),
 }
 
 /// Sends a replay on a thread of its own and waits for it. Ends when every clone is through, or soon after `control.stop` is
@@ -84,7 +88,7 @@ pub fn play(
             Player::new(found, options, control)?.run()
         });
         thread
-            .map_err(FleetError::Thread)?
+            .map_err(PlayError::Thread)?
             .join()
             .expect("the sending thread does not panic")
     })
@@ -95,7 +99,7 @@ struct Player<'a> {
     options: &'a Options,
     score: Score<'a>,
     schedule: Schedule,
-    sender: Sender,
+    post: Post,
     log: Option<SentLogWriter>,
     account: Account<'a>,
     /// The marks' key, and the wall clock at the start.
@@ -103,15 +107,13 @@ struct Player<'a> {
     start_ns: u64,
     start: Instant,
     buffer: Vec<u8>,
-    /// Number of each message of the batch in its stream's lane.
-    numbers: Vec<u64>,
+    /// Packets of each part gathered so far, RTP and RTCP.
     taken: Vec<[u64; 2]>,
 }
 
 impl<'a> Player<'a> {
     fn new(found: &'a Found, options: &'a Options, control: &'a Control) -> Result<Player<'a>, PlayError> {
-        let sender = Sender::open(&options.targets, options.source, options.rtcp, false);
-        let sender = sender.map_err(FleetError::Socket)?;
+        let post = Post::open(&options.targets, options.source, options.rtcp);
         let score = Score::new(found, options.times.clone());
         let start = Instant::now() + Duration::from_nanos(LEAD_NS);
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -132,14 +134,13 @@ impl<'a> Player<'a> {
             found,
             options,
             schedule,
-            sender,
+            post: post.map_err(PlayError::Socket)?,
             log: log.transpose()?,
             account: Account::new(&score, control),
             run,
             start_ns,
             start,
             buffer: Vec::new(),
-            numbers: Vec::new(),
             taken: vec![[0; 2]; score.parts() as usize],
             score,
         })
@@ -148,7 +149,6 @@ impl<'a> Player<'a> {
     fn run(mut self) -> Result<Played, PlayError> {
         let cpu_before = thread_cpu_ns();
         let mut bound = CatchUp::new(self.score.bytes_per_second());
-        let (mut batch, mut left) = (Batch::default(), Vec::new());
         let mut stopped = false;
         while let Some(due_ns) = self.schedule.next_due_ns() {
             stopped = self.account.control.stop.load(Ordering::Relaxed);
@@ -165,23 +165,22 @@ impl<'a> Player<'a> {
                 std::thread::sleep(Duration::from_nanos(wait_ns.clamp(SLEEP_NS_MIN, SLEEP_NS_MAX)));
                 continue;
             }
-            self.gather(now_ns.expect("without a clock the wait is not 0"), &mut batch);
-            self.sender.send(&batch, &mut left);
-            self.count(&batch, &left, &mut bound);
+            self.gather(now_ns.expect("without a clock the wait is not 0"));
+            self.post.send();
+            self.count(&mut bound);
         }
         if let Some(log) = self.log.take() {
             log.finish()?;
         }
         let cpu_ns = thread_cpu_ns() - cpu_before;
-        let sender = self.sender;
-        Ok(self.account.finish(
-            self.options,
-            &self.score,
-            &sender.errors,
+        let end = End {
             cpu_ns,
-            self.start_ns,
+            start_ns: self.start_ns,
             stopped,
-        ))
+        };
+        Ok(self
+            .account
+            .finish(self.options, &self.score, &self.post.errors, end))
     }
 
     fn now_ns(&self) -> Option<u64> {
@@ -190,15 +189,13 @@ impl<'a> Player<'a> {
     }
 
     /// Takes due packets into the batch until it is full or nothing more is due.
-    fn gather(&mut self, now_ns: u64, batch: &mut Batch) {
-        batch.clear();
-        self.numbers.clear();
-        let packet_bytes_max = usize::from(u16::MAX);
-        while batch.has_room(1, packet_bytes_max) {
+    fn gather(&mut self, now_ns: u64) {
+        self.post.clear();
+        while self.post.has_room() {
             let Some((_, Event::Burst(part))) = self.schedule.take_due(now_ns) else {
                 break;
             };
-            self.gather_packet(part, batch);
+            self.gather_packet(part);
             self.score.advance(part);
             if let Some(due) = self.score.due(part) {
                 self.schedule.add(due.at_ns, Event::Burst(part));
@@ -206,29 +203,22 @@ impl<'a> Player<'a> {
         }
     }
 
-    fn gather_packet(&mut self, part: u32, batch: &mut Batch) {
+    fn gather_packet(&mut self, part: u32) {
         let due = self
             .score
             .due(part)
             .expect("only parts with a packet left are in the schedule");
-        let (kind, lane) = if due.packet.rtcp {
-            (Kind::Rtcp, 1)
-        } else {
-            (Kind::Rtp, 0)
-        };
-        let number = self.taken[part as usize][lane];
-        self.taken[part as usize][lane] += 1;
-        if due.packet.rtcp && self.options.rtcp == Rtcp::Off {
+        let rtcp = due.packet.rtcp;
+        let taken = &mut self.taken[part as usize][usize::from(rtcp)];
+        let number = *taken;
+        *taken += 1;
+        if rtcp && self.options.rtcp == Rtcp::Off {
             return;
         }
         let turn = self.turn(part, number, &due);
         due.clone.write(self.found, due.packet, &turn, &mut self.buffer);
         let target = part as usize % self.options.targets.len();
-        let socket = self.sender.socket(target, kind);
-        batch
-            .add(part, kind, socket, due.at_ns, self.buffer.len())
-            .copy_from_slice(&self.buffer);
-        self.numbers.push(number);
+        self.post.add(part, number, rtcp, due.at_ns, target, &self.buffer);
     }
 
     fn turn(&self, part: u32, number: u64, due: &Due<'_>) -> Turn {
@@ -247,38 +237,45 @@ impl<'a> Player<'a> {
     }
 
     /// Notes of each message what became of it.
-    fn count(&mut self, batch: &Batch, left: &[bool], bound: &mut CatchUp) {
+    fn count(&mut self, bound: &mut CatchUp) {
         let now_ns = self.now_ns().unwrap_or(0);
-        for ((message, &left), &number) in batch.messages().iter().zip(left).zip(&self.numbers) {
-            let bytes = batch.bytes(message);
+        for (message, bytes, left) in self.post.answers() {
             bound.sent(bytes.len());
-            self.account.count(
-                message.camera,
-                message.kind,
-                left,
-                bytes.len() as u64,
-                message.due_ns,
-                now_ns,
-            );
-            let (lane, flags, hash) = match (message.kind, left) {
-                (Kind::Rtp, true) => (Lane::Rtp, Flags::SENT, packet_hash(bytes)),
-                (Kind::Rtp, false) => (Lane::Rtp, Flags::FAILED, 0),
-                (Kind::Rtcp, true) => (Lane::Rtcp, Flags::SENT, packet_hash(bytes)),
-                (Kind::Rtcp, false) => continue,
+            self.account.count(message, bytes.len() as u64, left, now_ns);
+            let (lane, flags, hash) = match (message.rtcp, left) {
+                (false, true) => (Lane::Rtp, Flags::SENT, packet_hash(bytes)),
+                (false, false) => (Lane::Rtp, Flags::FAILED, 0),
+                (true, true) => (Lane::Rtcp, Flags::SENT, packet_hash(bytes)),
+                (true, false) => continue,
             };
             if let Some(log) = &mut self.log {
                 let entry = Entry {
                     hash,
-                    sequence: number,
+                    sequence: message.number,
                     flags,
                     intended_ns: message.due_ns,
                     len: bytes.len() as u16,
                 };
-                log.note(message.camera, lane, entry);
+                log.note(message.part, lane, entry);
             }
         }
         self.account.batch_done(now_ns);
     }
+}
+
+/// As the fleet does, whose sending is another matter.
+fn pin(cpu: usize) -> Result<(), PlayError> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus))
+        .map_err(|errno| PlayError::Cpu { cpu, errno })
+}
+
+fn thread_cpu_ns() -> u64 {
+    // The clock of one's own thread can always be read.
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(0, |time| {
+        time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
+    })
 }
 
 fn about(found: &Found, options: &Options, score: &Score<'_>, run: u64, start_ns: u64) -> About {
