@@ -282,3 +282,6 @@ enum Old<F> {
 
 /// It could not be closed now.
 struct Later;
+
+#[cfg(test)]
+mod tests;
