@@ -62,7 +62,8 @@ pub(crate) struct Survey<'k> {
     pub(super) rest_is_zero: bool,
     /// Gaps and TOMBSTONE(lost) so far.
     pub(super) hole_count: usize,
-    pub(super) hole_before: bool,
+    /// How many of them lay before the file's own last block.
+    holes_at_own: usize,
     /// Ranges that a TOMBSTONE(lost) spans.
     pub(crate) lost: Vec<(u64, u64)>,
 
@@ -174,7 +175,7 @@ impl<'k> Survey<'k> {
             sealed_whole: false,
             rest_is_zero: true,
             hole_count: 0,
-            hole_before: false,
+            holes_at_own: 0,
             lost: Vec::new(),
             floor: 0,
             footer: None,
@@ -232,7 +233,6 @@ impl<'k> Survey<'k> {
         }
         self.holes.push((gap.offset, gap.len));
         self.hole_count += 1;
-        self.hole_before = true;
         if self.gaps.len() < GAPS_KEPT {
             self.gaps.push(gap);
             self.missed.push(Vec::new());
@@ -268,7 +268,6 @@ impl<'k> Survey<'k> {
         if own {
             self.check_watermark(block, u64::from(block.header.durable_4k) * 4096);
         }
-        self.hole_before = false;
         if own && self.head.body.is_compacted() && block.header.block_type.is_sealed() {
             self.find(block, What::NotGathered);
         }
@@ -325,8 +324,11 @@ impl<'k> Survey<'k> {
         let next = self.next_no.entry(block.header.segment_id).or_insert(0);
         let expected = *next;
         *next = expected.max(found.saturating_add(1));
-        // A foreign origin's blocks need not be dense, and over a hole nobody's are.
-        let may_jump = !own || self.hole_before;
+        // A foreign origin's blocks need not be dense, nor the file's own where a hole came since the last of them.
+        let may_jump = !own || self.hole_count > self.holes_at_own;
+        if own {
+            self.holes_at_own = self.hole_count;
+        }
         if found < expected || (found > expected && !may_jump) {
             self.find(block, What::BlockNo { expected, found });
         }
@@ -530,7 +532,6 @@ impl<'k> Survey<'k> {
             TombstoneKind::Lost => {
                 self.lost.push((block.offset, u64::from(block.header.total_len)));
                 self.hole_count += 1;
-                self.hole_before = true;
                 // The number is that of the first block missing here: it may come again in the next tombstone.
                 self.next_no.insert(self.head.id, block.header.block_no);
                 self.find(block, What::Lost);

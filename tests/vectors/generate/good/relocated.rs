@@ -16,6 +16,7 @@ pub fn all() -> Vec<Vector> {
         a_duplicate_over_two_files(),
         a_foreign_watermark(),
         own_chunks_beside(),
+        a_lost_origin(),
         compacted(),
         compacted_beside_its_origins(),
         compacted_and_origins_deleted(),
@@ -120,6 +121,27 @@ fn only_later_chunks() -> Vector {
         .identity(ALICE)
         .file(forge);
     vector.streams(&[&stream.without(0).without(1)])
+}
+
+fn a_lost_origin() -> Vector {
+    let (mut from, mut stream) = two_chunks("a-lost-origin");
+    let first = sealed_blocks(&from);
+    let late = from.chunk(&mut stream, rtp(3));
+    let mut forge = next_of(&from);
+    let origin = origin_body(&from.seg, 1, from.next_no - 1);
+    forge.push(forge.draft(ORIGIN, origin.clone()));
+    for offset in first {
+        forge.push_bytes(from.block(offset));
+    }
+    let lost = forge.push(forge.draft(ORIGIN, origin));
+    forge.push_bytes(from.block(late));
+    forge.zero(lost);
+    forge.recover(true, 0);
+    let about = "a second ORIGIN was lost in a crash, the chunk behind it was not: the file's own numbers jump only at the INDEX, where no hole is \
+                 the block before";
+    let vector = Vector::good("a-lost-origin", about, &[9, 12, 28, 43]).identity(ALICE);
+    let vector = vector.file(forge).streams(&[&stream]).recover("closed");
+    vector.note("hole", lost)
 }
 
 fn a_duplicate_over_two_files() -> Vector {
