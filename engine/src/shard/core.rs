@@ -289,7 +289,7 @@ impl Core {
         &self.pool
     }
 
-    /// A segment is ready. One that was overtaken by a reload is thrown away.
+    /// A segment is ready. One that was overtaken by a reload is thrown away, unless it is needed.
     pub fn prepared(&mut self, mut prepared: Box<Prepared>, outside: &mut impl Outside) {
         self.order_out = false;
         // Slots that changed hands while the keeper worked: what it placed belongs to streams that are gone.
@@ -298,13 +298,20 @@ impl Core {
                 *seal = None;
             }
         }
-        if !Arc::ptr_eq(&prepared.registry, &self.wanted) || self.needs_no_more() {
+        let overtaken = !Arc::ptr_eq(&prepared.registry, &self.wanted) && !self.is_needed(&prepared);
+        if overtaken || self.needs_no_more() {
             outside.request(Request::Discard(prepared.handle));
             return;
         }
         if let Some(replaced) = self.log.prepared(prepared) {
             outside.request(Request::Discard(replaced.handle));
         }
+    }
+
+    /// Whether a segment for the configuration in force has to be used though another is wanted: there is none, and what was received from
+    /// cameras that leave would have no place.
+    fn is_needed(&self, prepared: &Prepared) -> bool {
+        Arc::ptr_eq(&prepared.registry, &self.registry) && !self.log.can_append()
     }
 
     /// Whether the run ends with the segment there is. Without one, or where it failed or is full, what was received has nowhere to go.
@@ -325,7 +332,8 @@ impl Core {
     /// Another configuration: takes effect with the next segment, which is prepared at once.
     pub fn reload(&mut self, registry: Arc<Registry>, outside: &mut impl Outside) {
         self.wanted = registry;
-        if let Some(next) = self.log.take_next() {
+        let overtaken = self.log.next().is_some_and(|next| !self.is_needed(next));
+        if overtaken && let Some(next) = self.log.take_next() {
             outside.request(Request::Discard(next.handle));
         }
     }

@@ -6,7 +6,8 @@ use crate::ledger::Reason;
 use crate::log::{META_RESERVE, Now};
 use crate::port::Stray;
 use crate::rtp::Packet;
-use crate::shard::hold::Waiting;
+use crate::shard::hold::{Held, Hold, Waiting};
+use crate::stream::table::Streams;
 use crate::uring::steer::steer;
 
 impl Core {
@@ -90,6 +91,7 @@ impl Core {
                 self.streams[stream].held += 1;
                 return;
             }
+            self.release_before(stream, datagram.arrival_ns, now);
         }
         self.take(stream, packet, datagram.data, datagram.arrival_ns, now);
         if self.streams[stream].held > 0 {
@@ -163,18 +165,30 @@ impl Core {
         may_come_earlier.then_some(sequence)
     }
 
+    /// There is no room for a packet to wait: what waits of its stream and came before it goes first.
+    fn release_before(&mut self, stream: u32, arrival_ns: u64, now: Now) {
+        self.release(
+            |hold, _| hold.take(|waiting| waiting.stream == stream && waiting.arrival_ns <= arrival_ns),
+            now,
+        );
+    }
+
     /// Lets go of what waited long enough, or is now the next of its stream.
     pub(super) fn release_held(&mut self, past: impl Fn(u16, u64) -> bool, now: Now) {
-        let Some(mut hold) = self.hold.take() else { return };
-        loop {
-            let streams = &self.streams;
-            let held = hold.take(|waiting| {
+        let ready = |hold: &mut Hold, streams: &Streams| {
+            let due = |waiting: &Waiting| {
                 streams[waiting.stream].account.is_next(waiting.sequence)
                     || past(waiting.socket, waiting.arrival_ns)
-            });
-            let Some(held) = held.or_else(|| hold.take_overdue(now.mono_ns)) else {
-                break;
             };
+            hold.take(due).or_else(|| hold.take_overdue(now.mono_ns))
+        };
+        self.release(ready, now);
+    }
+
+    /// Takes packets out of the hold queue, one after another, into their streams.
+    fn release(&mut self, mut next: impl FnMut(&mut Hold, &Streams) -> Option<Held>, now: Now) {
+        let Some(mut hold) = self.hold.take() else { return };
+        while let Some(held) = next(&mut hold, &self.streams) {
             let stream = held.waiting.stream;
             self.streams[stream].held -= 1;
             if let Ok(packet) = Packet::parse(hold.bytes(&held)) {
