@@ -444,7 +444,7 @@ fn check_order(past: &Past, stream: u32, found: &[Name], arrived: &[Name]) {
         return;
     }
     let sent = past.traffic.stream(stream).expect("it is of this life");
-    if !sent.orderly || !past.order_is_strict {
+    if !sent.orderly || sent.ambiguous || !past.order_is_strict {
         return;
     }
     let rtp = found

@@ -1,5 +1,6 @@
 //! What cameras and strangers send, and what the network makes of it: the datagrams that arrive at the machine, in order.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -31,8 +32,11 @@ pub struct SentStream {
     pub ssrc: u32,
     /// The network neither reorders nor duplicates its packets.
     pub orderly: bool,
+    /// After a restart it came to numbers that it had used before: nobody can tell whether such a packet is next or late.
+    pub ambiguous: bool,
     /// Its packets as sent.
     pub packets: Vec<Rc<[u8]>>,
+    numbers: HashSet<u16>,
 }
 
 /// One datagram, or several that the kernel joined.
@@ -157,7 +161,9 @@ impl Generator<'_> {
             camera,
             ssrc,
             orderly,
+            ambiguous: false,
             packets: Vec::new(),
+            numbers: HashSet::new(),
         });
         self.streams.len() as u32 - 1
     }
@@ -220,13 +226,16 @@ impl Generator<'_> {
         let SentStream {
             ssrc,
             orderly,
+            ambiguous,
             packets,
+            numbers,
             ..
         } = &mut self.streams[stream as usize];
         let name = Name {
             stream: self.first_stream + stream,
             index: packets.len() as u32,
         };
+        *ambiguous |= !numbers.insert(sequence);
         let (ssrc, orderly) = (*ssrc, *orderly);
         let packet: Rc<[u8]> = packets::rtp(ssrc, sequence, timestamp, name, len).into();
         packets.push(Rc::clone(&packet));

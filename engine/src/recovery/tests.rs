@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crossbeam::channel::{never, unbounded};
-use harborseal_segment::writer::Features;
 use harborseal_segment::head::Head;
 use harborseal_segment::ids::SegmentId;
 use harborseal_segment::source::Source;
 use harborseal_segment::verify::{Chains, Severity, verify};
+use harborseal_segment::writer::Features;
 use harborseal_segment::writer::{FinishParams, SegmentParams, SegmentWriter};
 
 use super::*;
