@@ -4,6 +4,7 @@
 //! Progress goes to stderr; the result to stdout, as text or with `--json` as one object.
 
 mod replay;
+mod report;
 
 use crate::clip::Clip;
 use crate::fleet::{self, Control, FleetError};
@@ -47,6 +48,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Send the RTP of a capture again, with any number of clones
     Replay(Box<replay::ReplayArgs>),
+    /// Tell what a finished run came to: in words, or as one HTML page with plots
+    Report(report::ReportArgs),
     /// Print the session description (SDP) of one camera of a fleet
     Sdp {
         /// Which camera, from 0
@@ -161,6 +164,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Report(args) => report::main(&args),
         Command::Sdp { camera, fleet } => print_sdp(camera, fleet),
     }
 }

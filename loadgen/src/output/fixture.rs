@@ -1,5 +1,6 @@
 //! Results as runs leave them, made by code: what the writers, reports and comparisons are tested on.
 
+use super::hlog::{self, Interval};
 use crate::camera::mix;
 use crate::result::*;
 use std::collections::BTreeMap;
@@ -225,4 +226,81 @@ pub fn environment() -> BTreeMap<String, String> {
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into()
+}
+
+/// A run of one second, not even a whole one, without engine and segments; late and refused.
+pub fn one_second() -> RunResult {
+    let mut result = RunResult {
+        profile: "clip".to_owned(),
+        invalid_because: vec!["packets left late: p99 31.0 ms, the budget is 20 ms".to_owned()],
+        stopped: true,
+        ..empty()
+    };
+    result.load.cameras = 1;
+    result.load.streams = 1;
+    result.load.customers = 1;
+    result.load.intended = 61;
+    result.load.sent = 60;
+    result.load.not_sent = 1;
+    result.load.sent_bytes = 72_000;
+    result.load.duration_s = 0.4;
+    result.sending.lateness_ms.p99 = 31.0;
+    result.sending.errors = BTreeMap::from([("ENOBUFS".to_owned(), 1)]);
+    result.seconds = vec![Second {
+        sent: 60,
+        sent_bytes: 72_000,
+        not_sent: 1,
+        ..Default::default()
+    }];
+    result
+}
+
+/// An hour of 10,000 streams, each with a row of its own in the heat map.
+pub fn many_streams() -> RunResult {
+    let mut result = lossy();
+    result.seconds = (0..3600)
+        .map(|second| Second {
+            at_s: second as f64,
+            ..lossy_second(second % 60)
+        })
+        .collect();
+    result.load.streams = 10_000;
+    let rows = 10_000;
+    if let Some(stored) = &mut result.stored {
+        stored.heat = Some(HeatMap {
+            rows: (0..rows).collect(),
+            streams_per_row: 1,
+            seconds_per_column: 10.0,
+            lost: (0..rows)
+                .map(|row| {
+                    (0..360)
+                        .map(|column| u64::from(row * column % 7919 == 1))
+                        .collect()
+                })
+                .collect(),
+            expected: vec![vec![2000; 360]; rows as usize],
+        });
+    }
+    result
+}
+
+/// An interval log's intervals: one a second, with a stall.
+pub fn intervals(seconds: u64, typical_us: u64) -> Vec<Interval> {
+    let values = |second: u64| {
+        let mut values = hlog::histogram();
+        for index in 0..2000 {
+            let share = noise(6, second * 2000 + index);
+            let slow = if second == 31 { 12.0 } else { 1.0 };
+            // A long tail: the reciprocal of what is left to 1.
+            let value = typical_us as f64 * slow * (0.5 + 0.3 / (1.0005 - share).sqrt());
+            values.saturating_record(value as u64);
+        }
+        values
+    };
+    let interval = |second| Interval {
+        at_s: second as f64,
+        length_s: 1.0,
+        values: values(second),
+    };
+    (0..seconds).map(interval).collect()
 }

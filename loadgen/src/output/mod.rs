@@ -8,6 +8,13 @@ pub mod csv;
 pub mod folder;
 pub mod hlog;
 
+pub mod html;
+pub mod plot;
+pub mod series;
+pub mod text;
+pub mod waterfall;
+pub mod words;
+
 #[cfg(test)]
 pub(crate) mod fixture;
 
