@@ -36,6 +36,8 @@ pub mod send;
 pub mod assert;
 pub mod compare;
 pub mod sentlog;
+pub mod stats;
+pub mod verify;
 
 pub mod output;
 

@@ -211,6 +211,16 @@ pub struct StoredFigures {
     pub arrival_ms: Option<Percentiles>,
     /// Losses by stream and second: rows are streams (or ranges of them), columns seconds, values packets.
     pub heat: Option<HeatMap>,
+    /// Streams of customers whose identity was not given: nothing is said of them, and they are in no other figure here.
+    pub streams_not_looked_at: u64,
+    /// Stored, ours, and behind the end of a sent log that was cut.
+    pub beyond_log: u64,
+    /// Stored with these cameras at other times: other runs'.
+    pub other_runs: u64,
+    /// Whether all this is what was to be expected, impairments included.
+    pub as_expected: bool,
+    /// What is not, and what is damaged, one line each.
+    pub differences: Vec<String>,
 }
 
 /// Who lost packets that were intended and are not stored.

@@ -5,6 +5,7 @@
 
 mod replay;
 mod report;
+pub mod verify;
 
 use crate::clip::Clip;
 use crate::fleet::{self, Control, FleetError};
@@ -50,6 +51,8 @@ enum Command {
     Replay(Box<replay::ReplayArgs>),
     /// Tell what a finished run came to: in words, or as one HTML page with plots
     Report(report::ReportArgs),
+    /// Compare what was stored with what was sent, packet by packet
+    Verify(verify::VerifyArgs),
     /// Print the session description (SDP) of one camera of a fleet
     Sdp {
         /// Which camera, from 0
@@ -165,6 +168,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Report(args) => report::main(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Sdp { camera, fleet } => print_sdp(camera, fleet),
     }
 }

@@ -134,6 +134,20 @@ impl SentLog {
         }
     }
 
+    /// The entries of a lane's last block alone: how far it goes, for one read.
+    pub fn last_block(&self, stream: u32, lane: Lane) -> Result<Vec<Entry>, SentLogError> {
+        let blocks = self.lanes.get(lane_index(stream, lane));
+        let last = blocks.map_or(&[][..], |blocks| &blocks[blocks.len().saturating_sub(1)..]);
+        let entries = Entries {
+            log: self,
+            blocks: last,
+            lane: (stream, lane),
+            bytes: Vec::new(),
+            at: 0,
+        };
+        entries.collect()
+    }
+
     /// The SSRCs of a stream, in their order; an unknown stream has none.
     pub fn ssrcs(&self, stream: u32) -> Result<Vec<SsrcFrom>, SentLogError> {
         let first = self.streams().get(stream as usize).map(|logged| SsrcFrom {
