@@ -17,6 +17,7 @@ mod lifecycle;
 mod memory;
 mod plaintext;
 mod power_cut;
+mod profiles;
 mod read_only;
 mod readers;
 mod reload;

@@ -3,6 +3,7 @@
 //!
 //! Progress goes to stderr; the result to stdout, as text or with `--json` as one object.
 
+mod profile;
 mod replay;
 mod report;
 pub mod verify;
@@ -53,6 +54,9 @@ enum Command {
     Report(report::ReportArgs),
     /// Compare what was stored with what was sent, packet by packet
     Verify(verify::VerifyArgs),
+    /// Say what profiles there are, what one comes to, and write the engine's configuration for it
+    #[command(subcommand)]
+    Profile(profile::Command),
     /// Print the session description (SDP) of one camera of a fleet
     Sdp {
         /// Which camera, from 0
@@ -169,6 +173,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Report(args) => report::main(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Profile(command) => profile::run(&command),
         Command::Sdp { camera, fleet } => print_sdp(camera, fleet),
     }
 }

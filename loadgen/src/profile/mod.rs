@@ -5,6 +5,7 @@
 
 mod builtin;
 pub mod document;
+mod engine_config;
 mod load;
 mod offered;
 mod plan;
@@ -16,10 +17,12 @@ pub mod units;
 
 pub use builtin::BUILTIN;
 pub use document::ProfileError;
+pub use engine_config::{ENGINE_CONFIG_MARK, EngineConfig};
 pub use offered::Offered;
 pub use settings::Dimension;
 
 use crate::frames::FrameModel;
+use crate::nearest::nearest;
 use crate::plan::{Impairments, Junk, Media, Stage};
 use crate::program::Pacing;
 use crate::send::Rtcp;
@@ -199,7 +202,7 @@ fn read_file(name: &str) -> Result<String, ProfileError> {
     let bare = !name.contains(['/', '.']);
     if bare && !Path::new(name).is_file() {
         let names = || BUILTIN.iter().map(|built_in| built_in.name);
-        let meant = match section::nearest(name, names()) {
+        let meant = match nearest(name, names()) {
             Some(near) => format!("the nearest is {near:?}"),
             None => format!("there are {}", names().collect::<Vec<_>>().join(", ")),
         };

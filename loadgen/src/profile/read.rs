@@ -1,10 +1,11 @@
 //! A profile's tables read into a [`Profile`]: every key with its range, and what holds where it is left out.
 
 use super::document::{Node, ProfileError, Table, Value};
-use super::section::{Section, duration_ns, nearest};
+use super::section::{Section, duration_ns};
 use super::{GroupProfile, Night, Phase, Profile, StreamKind, Video, load};
 use crate::clip::Clip;
 use crate::frames::FrameModel;
+use crate::nearest::nearest;
 use crate::plan::{GilbertElliott, Impairments, Junk, Media};
 use crate::program::{BURST_PACKETS_MAX, MBPS_MAX, MBPS_MIN, PACKET_BYTES, Pacing};
 use crate::send::Rtcp;

@@ -2,9 +2,9 @@
 
 use super::document::{Node, Origin, ProfileError, Table, Value};
 use super::units;
+use crate::nearest::nearest;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-use strsim::osa_distance;
 
 /// A table, the file it is of, and what it is called in messages: `group.street`.
 #[derive(Clone, Copy)]
@@ -224,13 +224,4 @@ pub fn duration_ns(node: &Node, seconds: &RangeInclusive<f64>) -> Option<u64> {
     };
     ns.filter(|ns| seconds.contains(&(ns / 1e9)))
         .map(|ns| ns.round() as u64)
-}
-
-/// The name that was probably meant: at most one slip in three letters.
-pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let fold = |text: &str| text.to_lowercase().replace('-', "_");
-    let slips = |name: &str| osa_distance(&fold(word), &fold(name));
-    names
-        .filter(|name| slips(name) <= name.len().max(word.len()).div_ceil(3))
-        .min_by_key(|name| slips(name))
 }

@@ -4,8 +4,8 @@
 //! has scale everything: `cameras`, `streams`, `mbps`, `total_mbps`, `pps`.
 
 use super::document::{Node, Origin, ProfileError, Table, Value};
-use super::section::nearest;
 use super::{Profile, StreamKind};
+use crate::nearest::nearest;
 
 /// What a fleet can be scaled by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
