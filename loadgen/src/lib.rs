@@ -39,6 +39,7 @@ pub mod sentlog;
 pub mod stats;
 pub mod verify;
 
+pub mod environment;
 pub mod output;
 
 pub mod ndr;
