@@ -15,8 +15,15 @@ pub mod text;
 pub mod waterfall;
 pub mod words;
 
+pub mod live;
+#[cfg(feature = "tui")]
+pub mod tui;
+pub mod watch;
+
 #[cfg(test)]
 pub(crate) mod fixture;
 
 pub use folder::{OutputError, RunFolder};
 pub use hlog::{HlogWriter, Interval};
+pub use live::About;
+pub use watch::View;
