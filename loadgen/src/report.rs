@@ -1,46 +1,32 @@
 //! What a run came to: counts, lateness, and whether the generator itself was the limit.
 
-use hdrhistogram::Histogram;
+use crate::result::RunResult;
+use crate::send::Method;
+use crate::spec::FleetSpec;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Half a frame interval at 25 frames/s: a load later than that is no longer the load that was asked for.
 pub const LATENESS_BUDGET_MS: f64 = 20.0;
 /// How much longer than planned a run may take and still be the load that was asked for.
 pub const STRETCH_BUDGET_PERCENT: f64 = 1.0;
 
-/// How late packets left, counted from their intended time; in microseconds, to three digits, up to 1,000 s.
-pub struct Lateness(Histogram<u64>);
-
-impl Default for Lateness {
-    fn default() -> Lateness {
-        Lateness(Histogram::new_with_bounds(1, 1_000_000_000, 3).expect("bounds the histogram allows"))
-    }
-}
-
-impl Lateness {
-    pub fn count(&mut self, late_ns: u64, packets: u64) {
-        self.0.saturating_record_n(late_ns / 1000, packets);
-    }
-
-    pub fn percentile_ms(&self, percentile: f64) -> f64 {
-        self.0.value_at_percentile(percentile) as f64 / 1000.0
-    }
-
-    pub fn max_ms(&self) -> f64 {
-        self.0.max() as f64 / 1000.0
-    }
-}
-
 /// What one stream sent.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct StreamCount {
+    /// The one it began with.
     pub ssrc: u32,
+    /// Packets that came due.
+    pub intended: u64,
     pub sent: u64,
     pub sent_bytes: u64,
     /// RTP packets that were due and did not leave.
     pub not_sent: u64,
+    /// Lost on purpose.
+    pub lost: u64,
     pub rtcp_sent: u64,
 }
 
@@ -74,7 +60,7 @@ pub struct FleetReport {
     /// ICMP refusals met: nobody listened.
     pub refused: u64,
     /// Messages the kernel did not take, by reason.
-    pub send_errors: BTreeMap<&'static str, u64>,
+    pub send_errors: BTreeMap<String, u64>,
     /// Stopped before its time.
     pub stopped: bool,
     /// Whether the load was the one asked for; if not, why.
@@ -85,35 +71,55 @@ pub struct FleetReport {
 }
 
 impl FleetReport {
-    /// Whether nobody listened at the target for most of the time. (One refusal may be of a receiver that ended early; and
-    /// each is told on one later send, so a closed port refuses about every second batch.)
-    pub fn unreachable(&self) -> bool {
-        self.sent > 0 && self.refused as f64 * self.packets_per_send * 4.0 > self.sent as f64
+    /// What a fleet's run came to, in the words of its few figures.
+    pub fn new(spec: &FleetSpec, result: RunResult) -> FleetReport {
+        let (load, sending) = (result.load, result.sending);
+        FleetReport {
+            cameras: spec.cameras,
+            mbps: spec.mbps,
+            seconds: spec.seconds,
+            seed: spec.seed,
+            intended: load.intended,
+            sent: load.sent,
+            not_sent: load.not_sent,
+            sent_bytes: load.sent_bytes,
+            rtcp_sent: load.rtcp_sent,
+            rtcp_not_sent: load.rtcp_not_sent,
+            gbps: load.gbps,
+            duration_s: load.duration_s,
+            stretch_percent: load.stretch_percent,
+            lateness_ms_p50: sending.lateness_ms.p50,
+            lateness_ms_p99: sending.lateness_ms.p99,
+            lateness_ms_max: sending.lateness_ms.max,
+            cpu_ns_per_packet: sending.cpu_ns_per_packet as u64,
+            packets_per_send: sending.packets_per_message,
+            gso: sending.method != Method::Sendmmsg.name(),
+            refused: sending.refused,
+            send_errors: sending.errors,
+            stopped: result.stopped,
+            valid: result.valid,
+            invalid_because: result.invalid_because,
+            streams: result.streams,
+        }
     }
 
-    /// The gate: a run limited by the generator says so.
-    pub(crate) fn judge(mut self) -> FleetReport {
-        let mut because = Vec::new();
-        if self.lateness_ms_p99 > LATENESS_BUDGET_MS {
-            let p99 = self.lateness_ms_p99;
-            because.push(format!(
-                "packets left late: p99 {p99:.1} ms, the budget is {LATENESS_BUDGET_MS} ms"
-            ));
-        }
-        if self.stretch_percent > STRETCH_BUDGET_PERCENT {
-            let stretch = self.stretch_percent;
-            because.push(format!("the run took {stretch:.1} % longer than its schedule"));
-        }
-        if self.not_sent > 0 {
-            because.push(format!(
-                "{} packets could not be sent: {:?}",
-                self.not_sent, self.send_errors
-            ));
-        }
-        self.valid = because.is_empty();
-        self.invalid_because = because;
-        self
+    /// Whether nobody listened at the target for most of the time.
+    pub fn unreachable(&self) -> bool {
+        unreachable(self.sent, self.refused, self.packets_per_send)
     }
+}
+
+/// Whether nobody listened at the target for most of the time. (One refusal may be of a receiver that ended early; and
+/// each is told on one later send, so a closed port refuses about every second batch.)
+pub fn unreachable(sent: u64, refused: u64, packets_per_message: f64) -> bool {
+    sent > 0 && refused as f64 * packets_per_message * 4.0 > sent as f64
+}
+
+/// A moment as RFC 3339 has it, in UTC.
+pub fn utc(since_1970_ns: u64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(since_1970_ns));
+    let time = time.expect("nanoseconds in 64 bits end in the year 2554");
+    time.format(&Rfc3339).expect("a time in UTC has this form")
 }
 
 /// For people: one line per question.

@@ -4,6 +4,7 @@
 //! Packets are RTP packets unless a name says otherwise; bytes are theirs, without UDP and IP headers. A figure that was not
 //! measured is `null`, never 0. A field that an older file lacks has its default.
 
+use crate::report::StreamCount;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -45,6 +46,9 @@ pub struct RunResult {
     /// From the segments.
     pub stored: Option<StoredFigures>,
     pub assertions: Vec<Assertion>,
+    /// By number; in the folder as `streams.csv`.
+    #[serde(skip)]
+    pub streams: Vec<StreamCount>,
 }
 
 /// What was asked for and what left. Counts are of the whole run, rates without warm-up and ramps.
@@ -78,8 +82,12 @@ pub struct Load {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sending {
-    /// `sendmmsg`, `gso` or `io_uring`.
+    /// `sendmmsg`, `gso` or `io_uring`: what was in use, which may be less than was asked for.
     pub method: String,
+    /// Packets left as fast as they went and not at their time: nothing is said of lateness then.
+    pub unpaced: bool,
+    /// What was asked for and refused, and what was done instead.
+    pub notes: Vec<String>,
     pub lateness_ms: Percentiles,
     /// |gap between two sends of a stream − intended gap|.
     pub pacing_error_ms: Percentiles,

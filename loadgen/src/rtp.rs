@@ -22,6 +22,7 @@ const NTP_EPOCH_S: u64 = 2_208_988_800;
 pub struct Header {
     /// Last packet of its frame (RFC 6184 §5.1).
     pub marker: bool,
+    pub payload_type: u8,
     pub sequence: u16,
     pub timestamp: u32,
     pub ssrc: u32,
@@ -32,7 +33,7 @@ impl Header {
     pub fn write(&self, mark: &Mark, run: u64, payload: &[u8], out: &mut [u8]) {
         let (head, body) = out.split_at_mut(HEADER_BYTES);
         head[0] = VERSION_2 | EXTENSION;
-        head[1] = PAYLOAD_TYPE | if self.marker { MARKER } else { 0 };
+        head[1] = self.payload_type | if self.marker { MARKER } else { 0 };
         head[2..4].copy_from_slice(&self.sequence.to_be_bytes());
         head[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
         head[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
@@ -91,6 +92,7 @@ mod tests {
     fn a_packet_has_the_fields_where_rfc_3550_puts_them() {
         let header = Header {
             marker: true,
+            payload_type: PAYLOAD_TYPE,
             sequence: 0x0102,
             timestamp: 0x03040506,
             ssrc: 0x0708090a,

@@ -154,6 +154,8 @@ fn lossy_second(second: u64) -> Second {
 
 fn sending() -> Sending {
     Sending {
+        unpaced: false,
+        notes: Vec::new(),
         method: "gso".to_owned(),
         lateness_ms: Percentiles {
             p50: 0.35,

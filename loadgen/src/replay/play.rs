@@ -240,7 +240,7 @@ impl<'a> Player<'a> {
     fn count(&mut self, bound: &mut CatchUp) {
         let now_ns = self.now_ns().unwrap_or(0);
         for (message, bytes, left) in self.post.answers() {
-            bound.sent(bytes.len());
+            bound.sent(bytes.len(), message.due_ns, now_ns);
             self.account.count(message, bytes.len() as u64, left, now_ns);
             let (lane, flags, hash) = match (message.rtcp, left) {
                 (false, true) => (Lane::Rtp, Flags::SENT, packet_hash(bytes)),
