@@ -186,7 +186,10 @@ fn what_is_done_on_purpose_is_what_the_log_says_and_what_arrives_by_every_method
         let (sent, reports) = (entries(&log, Lane::Rtp), entries(&log, Lane::Rtcp));
         let done = &result.impaired;
         assert!(done.junk > 300, "{method:?} {done:?}");
-        assert_eq!((result.load.not_sent, &result.sending.errors), (0, &BTreeMap::new()));
+        assert_eq!(
+            (result.load.not_sent, &result.sending.errors),
+            (0, &BTreeMap::new())
+        );
         assert_same_packets(&sent, &reports, &came, done.junk);
 
         let first = |flag| count(&sent, flag) - count(&sent, flag | Flags::DUPLICATE);
