@@ -6,6 +6,7 @@
 mod builtin;
 pub mod document;
 mod engine_config;
+mod faults;
 mod load;
 mod offered;
 mod plan;
