@@ -32,6 +32,7 @@ pub enum Pacing {
     /// Spread over the frame's interval, in bursts.
     Smooth,
     /// All at the frame's time, as most cameras do: a key frame is a burst at line rate.
+    #[value(name = "line-rate", alias = "frame")]
     Frame,
 }
 
@@ -45,6 +46,7 @@ pub struct Burst {
     /// Which packets of the program.
     pub packets: Range<usize>,
     pub starts_frame: bool,
+    /// Its last packet ends a picture, and carries the marker (RFC 6184 §5.1, RFC 7798 §4.1).
     pub ends_frame: bool,
 }
 
@@ -158,14 +160,14 @@ impl Program {
             pacing: Pacing::Frame,
             packets: 1,
         };
-        Program::of_frames(
-            &[0.0; PCMU_FRAMES],
-            |_| true,
-            filler,
-            packet_bytes,
-            PCMU_LOOP_NS,
-            bursting,
-        )
+        let frames = [0.0; PCMU_FRAMES];
+        let mut program = Program::of_frames(&frames, |_| true, filler, packet_bytes, PCMU_LOOP_NS, bursting);
+        // Audio's marker begins a talkspurt (RFC 3551 §4.1), and this is one that never pauses.
+        program
+            .bursts
+            .iter_mut()
+            .for_each(|burst| burst.ends_frame = false);
+        program
     }
 
     fn of_frames(
@@ -469,5 +471,9 @@ mod tests {
                 .all(|(at, burst)| burst.at_ns == 20_000_000 * at as u64)
         );
         assert!((program.bits_per_s() - 83_200.0).abs() < 1e-6);
+        assert!(
+            program.bursts.iter().all(|burst| !burst.ends_frame),
+            "no packet has a marker"
+        );
     }
 }
