@@ -27,6 +27,13 @@ pub struct Figure {
     get: fn(&RunResult) -> Option<f64>,
 }
 
+impl Figure {
+    /// The figure of a run; `None` where it was not measured.
+    pub fn value(&self, run: &RunResult) -> Option<f64> {
+        (self.get)(run)
+    }
+}
+
 /// What a figure is held against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operator {

@@ -42,6 +42,7 @@ pub mod verify;
 
 pub mod environment;
 pub mod output;
+pub mod versus;
 
 pub mod ndr;
 pub mod replay;

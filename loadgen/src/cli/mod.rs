@@ -3,6 +3,7 @@
 //!
 //! Progress goes to stderr; the result to stdout, as text or with `--json` as one object.
 
+mod compare;
 mod profile;
 mod replay;
 mod report;
@@ -52,6 +53,8 @@ enum Command {
     Replay(Box<replay::ReplayArgs>),
     /// Tell what a finished run came to: in words, or as one HTML page with plots
     Report(report::ReportArgs),
+    /// Compare two sets of runs, and tell a difference from noise
+    Compare(Box<compare::CompareArgs>),
     /// Compare what was stored with what was sent, packet by packet
     Verify(verify::VerifyArgs),
     /// Say what profiles there are, what one comes to, and write the engine's configuration for it
@@ -172,6 +175,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Report(args) => report::main(&args),
+        Command::Compare(args) => compare::main(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Profile(command) => profile::run(&command),
         Command::Sdp { camera, fleet } => print_sdp(camera, fleet),
