@@ -40,6 +40,7 @@ pub mod sentlog;
 pub mod stats;
 pub mod verify;
 
+pub mod doctor;
 pub mod environment;
 pub mod output;
 pub mod versus;

@@ -4,6 +4,7 @@
 //! Progress goes to stderr; the result to stdout, as text or with `--json` as one object.
 
 mod compare;
+mod doctor;
 mod profile;
 mod replay;
 mod report;
@@ -55,6 +56,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Compare two sets of runs, and tell a difference from noise
     Compare(Box<compare::CompareArgs>),
+    /// Look for what would spoil a run on this machine
+    Doctor(doctor::DoctorArgs),
     /// Compare what was stored with what was sent, packet by packet
     Verify(verify::VerifyArgs),
     /// Say what profiles there are, what one comes to, and write the engine's configuration for it
@@ -176,6 +179,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Report(args) => report::main(&args),
         Command::Compare(args) => compare::main(&args),
+        Command::Doctor(args) => doctor::main(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Profile(command) => profile::run(&command),
         Command::Sdp { camera, fleet } => print_sdp(camera, fleet),

@@ -93,6 +93,11 @@ pub struct Sender {
     pub notes: Vec<String>,
 }
 
+/// Whether this kernel, and its policy, allow a ring that sends; the error says what does not.
+pub fn ring_works() -> std::io::Result<()> {
+    SendRing::new().map(drop)
+}
+
 impl Sender {
     /// A sender without sockets. What this system refuses of the method is noted, and the next best is taken.
     pub fn new(method: Method) -> Sender {
