@@ -14,6 +14,7 @@ mod identity;
 mod io_errors;
 mod ledger;
 mod lifecycle;
+mod loadgen;
 mod memory;
 mod plaintext;
 mod power_cut;

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod disk;
 pub mod engine;
 pub mod faulty;
+pub mod fleet;
 pub mod lab;
 pub mod net;
 pub mod packets;
