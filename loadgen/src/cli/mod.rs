@@ -1,5 +1,4 @@
-//! The command line of the load generator. [`RunArgs`] and [`send`] also serve `harborseal demo`, whose fleet is a process
-//! of its own with the same arguments.
+//! The command line of the load generator. [`RunArgs`] and [`send`] serve `harborseal demo`, whose fleet is a process of its own.
 //!
 //! Progress goes to stderr; the result to stdout, as text or with `--json` as one object.
 
@@ -8,6 +7,7 @@ mod doctor;
 mod profile;
 mod replay;
 mod report;
+mod run;
 pub mod verify;
 
 use crate::clip::Clip;
@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 const EXIT_INVALID: u8 = 3;
 const EXIT_UNREACHABLE: u8 = 4;
@@ -39,8 +40,8 @@ const EXIT_UNREACHABLE: u8 = 4;
     max_term_width = 100
 )]
 #[command(after_help = "\
-Exit status: 0 the load was the one asked for · 2 usage · 3 it was not: the generator was the limit (late, stretched, \
-unsent packets) · 4 the target refused, or a file or socket failed.")]
+Exit status: 0 pass · 1 an assertion failed, or what was stored differs · 2 usage · 3 INVALID: the load was not the one asked for, \
+the generator was the limit (late, stretched, unsent packets) · 4 the target refused, or a file or socket failed.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -49,7 +50,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Send a fleet of cameras to a target and report what was sent
-    Run(Box<RunArgs>),
+    Run(Box<run::RunCommand>),
     /// Send the RTP of a capture again, with any number of clones
     Replay(Box<replay::ReplayArgs>),
     /// Tell what a finished run came to: in words, or as one HTML page with plots
@@ -87,7 +88,7 @@ pub struct FleetArgs {
     pub ssrc_base: Option<u32>,
 }
 
-/// One run.
+/// One run of the clip, as `harborseal demo` starts it.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Every camera sends a real H.264 clip in a loop (RFC 6184), each beginning at a key frame; below the clip's rate (1 Mb/s) \
@@ -175,7 +176,7 @@ fn resolve(text: &str) -> Result<SocketAddr, String> {
 /// Parses the process's arguments and runs the command.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(args) => run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Report(args) => report::main(&args),
         Command::Compare(args) => compare::main(&args),
@@ -183,14 +184,6 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Profile(command) => profile::run(&command),
         Command::Sdp { camera, fleet } => print_sdp(camera, fleet),
-    }
-}
-
-fn run(args: &RunArgs) -> ExitCode {
-    match send(args) {
-        Ok(report) => print_report(&report, args.json),
-        Err(error @ FleetError::Spec(_)) => fail(EXIT_USAGE, &error.to_string()),
-        Err(error) => fail(EXIT_UNREACHABLE, &error.to_string()),
     }
 }
 
@@ -218,27 +211,6 @@ fn stop_on_signals(control: &Control) -> Result<(), FleetError> {
             .map_err(FleetError::Signal)?;
     }
     Ok(())
-}
-
-fn print_report(report: &FleetReport, json: bool) -> ExitCode {
-    let text = if json {
-        serde_json::to_string(report).expect("a report of numbers and texts is always JSON")
-    } else {
-        report.to_string()
-    };
-    if let Err(error) = writeln!(std::io::stdout(), "{text}") {
-        return fail(EXIT_UNREACHABLE, &format!("cannot write the report: {error}"));
-    }
-    if report.unreachable() {
-        fail(EXIT_UNREACHABLE, "the target refused: nothing listens there")
-    } else if !report.valid {
-        fail(
-            EXIT_INVALID,
-            &format!("INVALID: {}", report.invalid_because.join("; ")),
-        )
-    } else {
-        ExitCode::SUCCESS
-    }
 }
 
 fn print_sdp(camera: u32, fleet: FleetArgs) -> ExitCode {

@@ -81,7 +81,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    fn status(&self) -> u8 {
+    pub fn status(&self) -> u8 {
         match self {
             Failure::Verify(error) if error.is_usage() => EXIT_USAGE,
             _ => EXIT_UNREACHABLE,
