@@ -300,7 +300,10 @@ impl RunCommand {
                 "report_every",
                 short.report_interval.map(|value| value.to_string()),
             ),
-            ("pacing", short.pacing.and_then(|value| value.to_possible_value()).map(word)),
+            (
+                "pacing",
+                short.pacing.and_then(|value| value.to_possible_value()).map(word),
+            ),
             (
                 "phase",
                 short.phase.and_then(|value| value.to_possible_value()).map(word),
