@@ -182,14 +182,17 @@ fn checked_text(profile: &Profile, offered: &Offered) -> String {
     };
     let mut text = format!(
         "{}: valid. {}\n\n\
-         cameras    {cameras} of {} customers, {streams} streams, seed {}\n\
+         cameras    {cameras} of {}, {streams} streams, seed {}\n\
          at peak    {} Mb/s, {} packets/s{off}\n\
          bursts     {} packets of a stream at once at most; the largest frame has {}\n\
          duration   {}{warm_up}\n\
          memory     {:.1} MB for the plan\n\n",
         profile.name,
         profile.about,
-        thousands(offered.customers),
+        match offered.customers {
+            1 => "one customer".to_owned(),
+            more => format!("{} customers", thousands(more)),
+        },
         profile.seed,
         thousands(mbps.round() as u64),
         thousands(pps.round() as u64),

@@ -1,6 +1,6 @@
 //! A profile's tables read into a [`Profile`]: every key with its range, and what holds where it is left out.
 
-use super::document::{Node, ProfileError, Table, Value};
+use super::document::{Node, Origin, ProfileError, Table, Value};
 use super::section::{Section, duration_ns};
 use super::{GroupProfile, Night, Phase, Profile, StreamKind, Video, faults, load};
 use crate::clip::Clip;
@@ -125,6 +125,9 @@ pub fn profile(file: &str, table: &Table) -> Result<Profile, ProfileError> {
         groups: Vec::new(),
     };
     let duration_ns = profile.duration_ns();
+    if profile.warm_up_ns >= duration_ns && shortened_by_setting(table) {
+        profile.warm_up_ns = duration_ns / 10;
+    }
     if profile.warm_up_ns >= duration_ns {
         return Err(top.error_at(
             "warm_up",
@@ -149,6 +152,15 @@ pub fn profile(file: &str, table: &Table) -> Result<Profile, ProfileError> {
         1..=CAMERAS_MAX => Ok(profile),
         more => Err(top.error_here(format!("{more} cameras are more than {CAMERAS_MAX}"))),
     }
+}
+
+/// Whether a setting made the run shorter than the file's warm-up reckoned with.
+fn shortened_by_setting(table: &Table) -> bool {
+    let origin = |key| table.get(key).map(|node| &node.origin);
+    matches!(
+        (origin("seconds"), origin("warm_up")),
+        (Some(Origin::Setting(_)), Some(Origin::Line(_)))
+    )
 }
 
 /// p99 of lateness that a receiver's default buffer still takes at 1 Gb/s.

@@ -195,6 +195,9 @@ fn settings_take_the_place_of_what_the_file_says() {
     assert_eq!(group("street").pacing, Pacing::Smooth);
     assert!(profile.groups.iter().all(|group| group.impair.loss == 0.001));
     assert_eq!(group("doorbell").customers, [(1, 2)]);
+    let short = with("city", &["seconds=1"]).expect("the warm-up gives way");
+    assert_eq!((short.duration_ns(), short.warm_up_ns), (S, S / 10));
+    assert!(with("city", &["seconds=1", "warm_up=2"]).is_err());
     let day = with("day", &["seconds=120", "stage.3.share=0"]).expect("valid");
     assert_eq!((day.duration_ns(), day.stages[2].share), (120 * S, (0.0, 0.0)));
 }
