@@ -8,6 +8,8 @@ use crate::filler::Filler;
 use crate::frames::{FrameModel, Random};
 use crate::plan::{CameraPlan, Group, Media, Plan, StreamPlan};
 use crate::program::{Bursting, PACKET_BYTES, Program};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
@@ -116,8 +118,8 @@ impl Plan {
         night: Option<(u32, Vec<Range<u64>>)>,
         windows: &[Range<u64>],
     ) {
-        let number = self.streams.len() as u32;
-        let mut random = Random::new(self.seed ^ u64::from(number).rotate_left(32));
+        let slot = self.slot(camera, index);
+        let mut random = Random::new(self.seed ^ u64::from(slot).rotate_left(32));
         let (first_sequence, first_timestamp) = (random.next() as u16, random.next() as u32);
         let share = match kind.phase {
             Phase::Aligned => 0.0,
@@ -133,7 +135,7 @@ impl Plan {
         self.streams.push(StreamPlan {
             camera,
             media,
-            ssrc: (mix(self.seed) as u32).wrapping_add(number.wrapping_mul(GOLDEN)),
+            ssrc: (mix(self.seed) as u32).wrapping_add(slot.wrapping_mul(GOLDEN)),
             payload_type,
             clock_rate: if media == Media::Pcmu { 8_000 } else { 90_000 },
             first_sequence,
@@ -144,6 +146,24 @@ impl Plan {
             night,
             on,
         });
+    }
+}
+
+/// A million cameras have indices of 20 bits; one bit says which of a camera's two streams it is; 11 are left for the group.
+const INDEX_BITS: u32 = 20;
+const GROUPS_WITH_SLOTS: usize = 1 << (32 - INDEX_BITS - 1);
+const _: () = assert!(super::read::CAMERAS_MAX <= 1 << INDEX_BITS);
+
+impl Plan {
+    /// What makes the next stream, of a camera of this index in its group, one of its own: no other has it, and in a fleet
+    /// of another size the same camera's stream has the same. (With thousands of groups only the first holds.)
+    fn slot(&self, camera: u32, index: u32) -> u32 {
+        let group = self.cameras[camera as usize].group;
+        let second = self.streams.last().is_some_and(|stream| stream.camera == camera);
+        match self.groups.len() <= GROUPS_WITH_SLOTS {
+            true => group << (INDEX_BITS + 1) | u32::from(second) << INDEX_BITS | index,
+            false => self.streams.len() as u32,
+        }
     }
 }
 
@@ -259,30 +279,37 @@ fn ranks(count: usize) -> Vec<f64> {
     ranks
 }
 
-/// How many of `count` cameras each customer gets, by weight and largest remainder.
+/// How many of `count` cameras each customer gets.
 pub(super) fn shares(weights: &[(u32, u32)], count: u32) -> Vec<u32> {
-    let total: f64 = weights.iter().map(|(_, weight)| f64::from(*weight)).sum();
-    let exact = |weight: u32| f64::from(weight) * f64::from(count) / total;
-    let mut counts: Vec<u32> = weights.iter().map(|(_, weight)| exact(*weight) as u32).collect();
-    let rest = count - counts.iter().sum::<u32>();
-    let mut order: Vec<usize> = (0..counts.len()).collect();
-    let fraction = |at: usize| exact(weights[at].1).fract();
-    order.sort_by(|a, b| fraction(*b).total_cmp(&fraction(*a)));
-    for at in order.into_iter().take(rest as usize) {
-        counts[at] += 1;
-    }
+    let mut counts = vec![0; weights.len()];
+    turns(weights)
+        .take(count as usize)
+        .for_each(|turn| counts[turn] += 1);
     counts
 }
 
-/// Deals `count` cameras out to customers by weight: to a camera, and evenly along the way.
+/// Deals `count` cameras out to customers by weight.
 fn deal(weights: &[(u32, u32)], count: u32) -> Vec<u32> {
-    // Each customer's cameras stand at even distances on one line; they are dealt in the order of that line.
-    let mut places: Vec<(f64, u32)> = Vec::with_capacity(count as usize);
-    for ((customer, _), count) in weights.iter().zip(shares(weights, count)) {
-        places.extend((0..count).map(|at| ((f64::from(at) + 0.5) / f64::from(count), *customer)));
-    }
-    places.sort_by(|a, b| a.0.total_cmp(&b.0));
-    places.into_iter().map(|(_, customer)| customer).collect()
+    let customers = turns(weights).map(|turn| weights[turn].0);
+    customers.take(count as usize).collect()
+}
+
+/// Whose turn it is, for ever: each customer's cameras stand at even distances on one line, and are taken in its order
+/// (Sainte-Laguë's divisors). So a camera is the same customer's in a fleet of any size: one configuration of the engine
+/// fits all loads of a search.
+fn turns(weights: &[(u32, u32)]) -> impl Iterator<Item = usize> {
+    let place = |taken: u64, weight: u32| ((2 * taken + 1) << 32) / u64::from(weight.max(1));
+    let weights: Vec<u32> = weights.iter().map(|(_, weight)| *weight).collect();
+    let first = weights
+        .iter()
+        .enumerate()
+        .map(|(turn, weight)| Reverse((place(0, *weight), turn, 0u64)));
+    let mut line: BinaryHeap<_> = first.collect();
+    std::iter::from_fn(move || {
+        let Reverse((_, turn, taken)) = line.pop()?;
+        line.push(Reverse((place(taken + 1, weights[turn]), turn, taken + 1)));
+        Some(turn)
+    })
 }
 
 /// Addresses of cameras that have one of their own: ports two apart (RTCP has the one above), then the next address.
@@ -346,6 +373,7 @@ fn check_addresses(profile: &Profile, targets: &[SocketAddr]) -> Result<(), Prof
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::{HashMap, HashSet};
 
     #[test]
     fn cameras_are_dealt_by_weight_to_a_camera_and_evenly_along_the_way() {
@@ -356,6 +384,42 @@ mod tests {
             assert!((1..=3).contains(&few), "{window:?}");
         }
         assert_eq!(deal(&[(0, 1), (1, 1), (2, 1)], 2).len(), 2);
+    }
+
+    #[test]
+    fn a_camera_is_the_same_customers_in_a_fleet_of_any_size() {
+        for weights in [vec![(0, 1), (1, 1), (2, 1)], vec![(3, 7), (1, 2), (9, 1)]] {
+            let all = deal(&weights, 1000);
+            for count in 0..1000 {
+                assert_eq!(deal(&weights, count), all[..count as usize]);
+                assert_eq!(shares(&weights, count).iter().sum::<u32>(), count);
+            }
+        }
+    }
+
+    #[test]
+    fn a_camera_has_the_same_ssrcs_in_a_fleet_of_any_size_and_no_other_has_them() {
+        let profile = Profile::load("mixed", &[]).expect("built in");
+        let target = vec!["127.0.0.1:5004".parse().expect("an address")];
+        let streams = |cameras: f64| {
+            let scaled = profile
+                .scale(crate::profile::Dimension::Cameras, cameras)
+                .expect("possible");
+            let plan = Plan::from_profile(&scaled, target.clone()).expect("a plan");
+            let id = |stream: &StreamPlan| (plan.cameras[stream.camera as usize].id.clone(), stream.media);
+            let all: Vec<_> = plan
+                .streams
+                .iter()
+                .map(|stream| (id(stream), stream.ssrc))
+                .collect();
+            all
+        };
+        let large: HashMap<_, _> = streams(2_000.0).into_iter().collect();
+        let ssrcs: HashSet<u32> = large.values().copied().collect();
+        assert_eq!(ssrcs.len(), large.len());
+        for (stream, ssrc) in streams(100.0) {
+            assert_eq!(large.get(&stream), Some(&ssrc), "{stream:?}");
+        }
     }
 
     #[test]
