@@ -15,6 +15,7 @@ mod io_errors;
 mod ledger;
 mod lifecycle;
 mod loadgen;
+mod loadgen_ndr;
 mod memory;
 mod plaintext;
 mod power_cut;

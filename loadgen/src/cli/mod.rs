@@ -4,6 +4,7 @@
 
 mod compare;
 mod doctor;
+mod ndr;
 mod profile;
 mod replay;
 mod report;
@@ -51,6 +52,8 @@ struct Cli {
 enum Command {
     /// Send a fleet of cameras to a target and report what was sent
     Run(Box<run::RunCommand>),
+    /// Find the highest load that the engine takes with a given loss
+    Ndr(Box<ndr::NdrArgs>),
     /// Send the RTP of a capture again, with any number of clones
     Replay(Box<replay::ReplayArgs>),
     /// Tell what a finished run came to: in words, or as one HTML page with plots
@@ -177,6 +180,7 @@ fn resolve(text: &str) -> Result<SocketAddr, String> {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Ndr(args) => ndr::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Report(args) => report::main(&args),
         Command::Compare(args) => compare::main(&args),
