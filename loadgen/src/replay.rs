@@ -7,6 +7,7 @@ pub mod account;
 pub mod capture;
 pub mod clones;
 pub mod codec;
+pub mod engine_config;
 pub mod find;
 pub mod link;
 pub mod play;

@@ -16,6 +16,7 @@ mod ledger;
 mod lifecycle;
 mod loadgen;
 mod loadgen_ndr;
+mod loadgen_replay;
 mod memory;
 mod plaintext;
 mod power_cut;

@@ -1,7 +1,7 @@
 //! `profile`: what profiles there are, what one comes to, whether it is valid; and, in a file of its own, the engine's
 //! configuration for it.
 
-mod engine_config;
+pub(super) mod engine_config;
 
 use super::{EXIT_UNREACHABLE, EXIT_USAGE, fail};
 use crate::plan::{Impairments, Media};
@@ -63,9 +63,9 @@ pub(super) fn run(command: &Command) -> ExitCode {
 }
 
 /// Why a command failed, and with which exit status.
-struct Failure {
-    status: u8,
-    message: String,
+pub(super) struct Failure {
+    pub status: u8,
+    pub message: String,
 }
 
 impl Failure {

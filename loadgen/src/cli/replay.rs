@@ -1,5 +1,6 @@
 //! `replay`: a capture, sent again by any number of clones.
 
+use super::profile::{self, engine_config as files};
 use super::{
     EXIT_INVALID, EXIT_UNREACHABLE, EXIT_USAGE, fail, people, resolve, show_progress, stop_on_signals,
 };
@@ -10,8 +11,9 @@ use crate::output::folder::{LATENESS_HLOG, RunFolder, SENT_LOG};
 use crate::replay::account::Played;
 use crate::replay::capture::Capture;
 use crate::replay::codec;
+use crate::replay::engine_config;
 use crate::replay::find::{Found, find};
-use crate::replay::play::{CUSTOMER, Options, PlayError, play};
+use crate::replay::play::{CUSTOMER, Options, PlayError, ReplayCamera, play};
 use crate::replay::score::Times;
 use crate::result::RunResult;
 use crate::send::Rtcp;
@@ -39,7 +41,7 @@ pub struct ReplayArgs {
     /// How many times each stream is sent side by side
     #[arg(long, value_name = "N", default_value_t = 1)]
     clone: u32,
-    /// Where to send; given several times, streams are dealt out over the targets
+    /// Where to send; given several times, clones are dealt out over the targets
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:5004", value_parser = resolve)]
     target: Vec<SocketAddr>,
     /// Address to send from
@@ -84,6 +86,9 @@ pub struct ReplayArgs {
     /// Print the session descriptions (SDP) of the streams as they would be sent, and send nothing
     #[arg(long, conflicts_with_all = ["dry_run", "json"])]
     sdp: bool,
+    /// Write an engine.toml for the replay's cameras there, with an identity beside it, and send nothing
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["dry_run", "json", "sdp"])]
+    engine_config: Option<PathBuf>,
     /// Print the result as one JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -116,6 +121,13 @@ pub fn run(args: &ReplayArgs) -> ExitCode {
     }
     match () {
         () if args.sdp => print_sdps(&found, &options),
+        () if args.engine_config.is_some() => {
+            let folder = args.engine_config.as_deref().unwrap_or(Path::new("."));
+            match write_engine_config(folder, &found, &options) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(error.status, &error.message),
+            }
+        }
         () if args.dry_run => ExitCode::SUCCESS,
         () => send(args, &found, options),
     }
@@ -203,7 +215,7 @@ fn write_folder(
             group: found.streams[stream].source.to_string(),
             media: codec::guess(found, stream).name().to_owned(),
             ssrc: count.ssrc,
-            target: options.targets[index % options.targets.len()].to_string(),
+            target: options.targets[options.target(found, index as u32)].to_string(),
             intended: count.sent + count.not_sent,
             sent: count.sent,
             sent_bytes: count.sent_bytes,
@@ -327,26 +339,33 @@ fn nothing_found(file: &Path, ports: &[u16]) -> String {
 }
 
 fn print_sdps(found: &Found, options: &Options) -> ExitCode {
-    let mut text = String::new();
-    let mut unknown = 0;
-    for (index, ssrc, stream) in options.streams(found) {
-        let clone = index / found.streams.len() as u32;
-        let target = options.targets[index as usize % options.targets.len()];
-        match codec::sdp(found, stream, &found.camera(clone, stream), ssrc, target) {
-            Some(sdp) => text.push_str(&sdp),
-            None => unknown += 1,
-        }
-    }
-    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+    let cameras = options.cameras(found);
+    let sdp = |camera: &ReplayCamera| codec::sdp(found, &camera.id, &camera.streams, camera.target);
+    let texts: Vec<String> = cameras.iter().filter_map(sdp).collect();
+    if let Err(error) = std::io::stdout().write_all(texts.concat().as_bytes()) {
         return fail(
             EXIT_UNREACHABLE,
             &format!("cannot write the descriptions: {error}"),
         );
     }
+    let unknown = cameras.len() - texts.len();
     if unknown > 0 {
         people(format!(
-            "{unknown} streams have no description: their codec could not be told\n"
+            "{unknown} cameras have no description: their codec could not be told\n"
         ));
     }
     ExitCode::SUCCESS
+}
+
+fn write_engine_config(folder: &Path, found: &Found, options: &Options) -> Result<(), profile::Failure> {
+    let sources = options
+        .targets
+        .iter()
+        .map(|target| files::source(options.source, *target));
+    let sources = sources.collect::<Result<Vec<_>, _>>()?;
+    let path = files::config_path(folder)?;
+    let identity = files::identity(&folder.join(format!("{CUSTOMER}.identity")))?;
+    let cpu = files::first_cpu();
+    let text = engine_config::to_toml(found, options, cpu, &identity.public().to_text(), &sources);
+    files::write_config(&path, &text)
 }

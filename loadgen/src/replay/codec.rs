@@ -184,8 +184,26 @@ fn units(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The description of a clone's stream; `None` where the codec could not be told.
-pub fn sdp(found: &Found, stream: usize, name: &str, ssrc: u32, target: SocketAddr) -> Option<String> {
+/// The description of one camera of a clone: each of its streams whose codec could be told; `None` where none could.
+pub fn sdp(found: &Found, name: &str, streams: &[(usize, u32)], target: SocketAddr) -> Option<String> {
+    let sections: Vec<String> = streams
+        .iter()
+        .filter_map(|&(stream, ssrc)| section(found, stream, name, ssrc, target.port()))
+        .collect();
+    let (_, first_ssrc) = streams.first()?;
+    let family = if target.is_ipv4() { "IP4" } else { "IP6" };
+    let ip = target.ip();
+    let session = [
+        "v=0".to_owned(),
+        format!("o=- {first_ssrc} 1 IN {family} {ip}"),
+        format!("s={name}"),
+        format!("c=IN {family} {ip}"),
+        "t=0 0\r\n".to_owned(),
+    ];
+    (!sections.is_empty()).then(|| session.join("\r\n") + &sections.concat())
+}
+
+fn section(found: &Found, stream: usize, name: &str, ssrc: u32, port: u16) -> Option<String> {
     let payload_type = *found.streams[stream].payload_types.first()?;
     let base64 = |bytes: &[u8]| BASE64_STANDARD.encode(bytes);
     let (kind, map, parameters) = match guess(found, stream) {
@@ -196,33 +214,21 @@ pub fn sdp(found: &Found, stream: usize, name: &str, ssrc: u32, target: SocketAd
             ("video", "H264/90000".to_owned(), Some(text))
         }
         Codec::H265 { vps, sps, pps } => {
-            let text = format!(
-                "sprop-vps={};sprop-sps={};sprop-pps={}",
-                base64(&vps),
-                base64(&sps),
-                base64(&pps)
-            );
-            ("video", "H265/90000".to_owned(), Some(text))
+            let sets = [("vps", vps), ("sps", sps), ("pps", pps)];
+            let text = sets.map(|(set, bytes)| format!("sprop-{set}={}", base64(&bytes)));
+            ("video", "H265/90000".to_owned(), Some(text.join(";")))
         }
         Codec::Static(kind, encoding, clock) => {
             let media = if kind >= 26 { "video" } else { "audio" };
-            let map = if encoding.contains('/') {
-                encoding.to_owned()
-            } else {
-                format!("{encoding}/{clock}")
+            let map = match encoding.contains('/') {
+                true => encoding.to_owned(),
+                false => format!("{encoding}/{clock}"),
             };
             (media, map, None)
         }
         Codec::Unknown => return None,
     };
-    let family = if target.is_ipv4() { "IP4" } else { "IP6" };
-    let (ip, port) = (target.ip(), target.port());
     let mut lines = vec![
-        "v=0".to_owned(),
-        format!("o=- {ssrc} 1 IN {family} {ip}"),
-        format!("s={name}"),
-        format!("c=IN {family} {ip}"),
-        "t=0 0".to_owned(),
         format!("m={kind} {port} RTP/AVP {payload_type}"),
         format!("a=rtpmap:{payload_type} {map}"),
     ];
@@ -257,9 +263,8 @@ mod tests {
     fn sdp_of(found: &Found) -> Option<String> {
         sdp(
             found,
-            0,
             "clone-00000",
-            99,
+            &[(0, 99)],
             "127.0.0.1:5004".parse().expect("an address"),
         )
     }

@@ -18,6 +18,7 @@ use crate::sentlog::{About, Entry, Flags, Lane, LoggedStream, SentLogError, Sent
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -35,7 +36,7 @@ pub struct Options {
     /// What it is called in the log.
     pub name: String,
     pub times: Times,
-    /// Streams are dealt out over them.
+    /// Clones are dealt out over them.
     pub targets: Vec<SocketAddr>,
     pub source: Option<IpAddr>,
     pub rtcp: Rtcp,
@@ -44,14 +45,41 @@ pub struct Options {
     pub sent_log: Option<PathBuf>,
 }
 
+/// A camera of a replay: what one address sends in one clone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplayCamera {
+    pub id: String,
+    pub target: SocketAddr,
+    /// Numbers of the capture's streams, and the SSRCs they are sent with.
+    pub streams: Vec<(usize, u32)>,
+}
+
 impl Options {
-    /// The streams as they will be sent: number, SSRC, and which stream of the capture. The times must hold.
-    pub fn streams<'a>(&self, found: &'a Found) -> impl Iterator<Item = (u32, u32, usize)> + use<'a> {
+    /// The cameras as they will be sent. The times must hold.
+    pub fn cameras(&self, found: &Found) -> Vec<ReplayCamera> {
         let score = Score::new(found, self.times.clone());
-        (0..score.parts()).map(move |index| {
-            let (ssrc, stream) = score.part(index);
-            (index, ssrc, stream)
-        })
+        let mut cameras: Vec<ReplayCamera> = Vec::new();
+        let mut of_id = HashMap::new();
+        for part in 0..score.parts() {
+            let (ssrc, stream) = score.part(part);
+            let clone = part / found.streams.len() as u32;
+            let id = found.camera(clone, stream);
+            let at = *of_id.entry(id.clone()).or_insert_with(|| {
+                cameras.push(ReplayCamera {
+                    id,
+                    target: self.targets[self.target(found, part)],
+                    streams: Vec::new(),
+                });
+                cameras.len() - 1
+            });
+            cameras[at].streams.push((stream, ssrc));
+        }
+        cameras
+    }
+
+    /// Where a part goes: clones are dealt out over the targets.
+    pub fn target(&self, found: &Found, part: u32) -> usize {
+        part as usize / found.streams.len() % self.targets.len()
     }
 }
 
@@ -217,7 +245,7 @@ impl<'a> Player<'a> {
         }
         let turn = self.turn(part, number, &due);
         due.clone.write(self.found, due.packet, &turn, &mut self.buffer);
-        let target = part as usize % self.options.targets.len();
+        let target = self.options.target(self.found, part);
         self.post.add(part, number, rtcp, due.at_ns, target, &self.buffer);
     }
 
@@ -288,7 +316,7 @@ fn about(found: &Found, options: &Options, score: &Score<'_>, run: u64, start_ns
             group: found.streams[stream].source.to_string(),
             media: codec::guess(found, stream).media(),
             ssrc,
-            target: part % options.targets.len() as u32,
+            target: options.target(found, part) as u32,
             known: true,
         }
     };

@@ -5,7 +5,7 @@
 use super::{Chosen, Failure, print, thousands};
 use crate::cli::{EXIT_UNREACHABLE, resolve};
 use crate::plan::Plan;
-use crate::profile::{ENGINE_CONFIG_MARK, EngineConfig, Profile};
+use crate::profile::{ENGINE_CONFIG_MARK, EngineConfig};
 use clap::Args;
 use harborseal_segment::identity::Identity;
 use harborseal_segment::random::os_random;
@@ -49,12 +49,9 @@ pub(super) fn write(args: &EngineConfigArgs) -> Result<(), Failure> {
         [] => vec![first_cpu()],
         cpus => cpus.to_vec(),
     };
-    let sources = args.target.iter().map(|target| source(&profile, *target));
+    let sources = args.target.iter().map(|target| source(profile.source, *target));
     let sources = sources.collect::<Result<Vec<_>, _>>()?;
-    let made = DirBuilder::new().mode(0o700).recursive(true).create(&args.output);
-    made.map_err(|why| Failure::file("make the folder", &args.output, &why))?;
-    let path = args.output.join("engine.toml");
-    refuse_foreign(&path)?;
+    let path = config_path(&args.output)?;
     let identities = profile
         .customers
         .iter()
@@ -72,7 +69,7 @@ pub(super) fn write(args: &EngineConfigArgs) -> Result<(), Failure> {
         public_keys: &public_keys,
         sources: &sources,
     };
-    fs::write(&path, config.to_toml()).map_err(|why| Failure::file("write", &path, &why))?;
+    write_config(&path, &config.to_toml())?;
     let known = plan
         .cameras
         .iter()
@@ -86,9 +83,22 @@ pub(super) fn write(args: &EngineConfigArgs) -> Result<(), Failure> {
     ))
 }
 
-/// The address that packets to `target` come from.
-fn source(profile: &Profile, target: SocketAddr) -> Result<IpAddr, Failure> {
-    if let Some(source) = profile.source {
+/// Makes the folder of a configuration, and says where in it the configuration goes.
+pub(in crate::cli) fn config_path(folder: &Path) -> Result<PathBuf, Failure> {
+    let made = DirBuilder::new().mode(0o700).recursive(true).create(folder);
+    made.map_err(|why| Failure::file("make the folder", folder, &why))?;
+    let path = folder.join("engine.toml");
+    refuse_foreign(&path)?;
+    Ok(path)
+}
+
+pub(in crate::cli) fn write_config(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text).map_err(|why| Failure::file("write", path, &why))
+}
+
+/// The address that packets to `target` come from: the one that is set, or the kernel's choice.
+pub(in crate::cli) fn source(set: Option<IpAddr>, target: SocketAddr) -> Result<IpAddr, Failure> {
+    if let Some(source) = set {
         return Ok(source);
     }
     let any: IpAddr = match target {
@@ -108,7 +118,7 @@ fn source(profile: &Profile, target: SocketAddr) -> Result<IpAddr, Failure> {
     })
 }
 
-fn first_cpu() -> usize {
+pub(in crate::cli) fn first_cpu() -> usize {
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
     (0..CpuSet::count())
         .find(|cpu| allowed.is_set(*cpu).unwrap_or(false))
@@ -129,7 +139,7 @@ fn refuse_foreign(path: &Path) -> Result<(), Failure> {
 }
 
 /// The identity in a file; if there is none, a new one, as `harborseal keygen` makes it.
-fn identity(path: &Path) -> Result<Identity, Failure> {
+pub(in crate::cli) fn identity(path: &Path) -> Result<Identity, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => {
             let text = Zeroizing::new(text);
