@@ -340,6 +340,9 @@ fn mark(lost: u32) -> (&'static str, Color) {
 }
 
 #[cfg(test)]
+mod in_a_terminal;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::output::live::{About, tests::under_way};
