@@ -17,6 +17,7 @@ mod lifecycle;
 mod loadgen;
 mod loadgen_ndr;
 mod loadgen_replay;
+mod loadgen_counts;
 mod memory;
 mod plaintext;
 mod power_cut;

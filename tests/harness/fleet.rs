@@ -128,16 +128,20 @@ impl Fleet {
     #[track_caller]
     pub fn record_all(&self) -> Ran {
         for _ in 0..4 {
-            if let Err(gone) = std::fs::remove_dir_all(self.data()) {
-                assert_eq!(gone.kind(), std::io::ErrorKind::NotFound);
-            }
+            self.forget();
             let ran = self.record();
-            let engine = ran.engine();
-            if engine.never_received == 0 && ran.result.load.not_sent == 0 {
+            if ran.is_whole() {
                 return ran;
             }
         }
         panic!("this machine loses packets on its loopback every time");
+    }
+
+    /// Takes away what was stored.
+    pub fn forget(&self) {
+        if let Err(gone) = std::fs::remove_dir_all(self.data()) {
+            assert_eq!(gone.kind(), std::io::ErrorKind::NotFound);
+        }
     }
 
     pub fn log(&self) -> SentLog {
@@ -174,6 +178,11 @@ impl Fleet {
 }
 
 impl Ran {
+    /// Whether everything that was to be sent left, and came to the engine.
+    pub fn is_whole(&self) -> bool {
+        self.engine().never_received == 0 && self.result.load.not_sent == 0
+    }
+
     /// The engine's account of it.
     pub fn engine(&self) -> EngineFigures {
         let (load, impaired) = (&self.result.load, &self.result.impaired);
