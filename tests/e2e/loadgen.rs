@@ -284,3 +284,82 @@ fn without_an_identity_nothing_is_said_of_a_customers_streams() {
     );
     assert!(fleet.path("out/verify.json").is_file() && fleet.path("out/stored.csv").is_file());
 }
+
+/// The command against a real engine: sent, watched by the engine's lines, verified and judged in one go.
+#[test]
+fn a_run_with_lines_and_segments_is_judged_whole_and_can_be_verified_again() {
+    let fleet = Fleet::new(QUIET, &["seconds=2"]);
+    let mut engine = fleet.start_writing_lines();
+    let mut loadgen = fleet.run_command(QUIET, &["seconds=2"]);
+    loadgen.arg("--engine-stats").arg(fleet.path("lines.jsonl"));
+    loadgen
+        .arg("--segments")
+        .arg(fleet.data())
+        .arg("--identity")
+        .args(fleet.identities());
+    loadgen.args([
+        "--assert",
+        "stored_loss==0",
+        "--assert",
+        "engine.dropped.pool_exhausted==0",
+        "--assert",
+        "foreign==0",
+    ]);
+    cli::run(loadgen, Duration::from_secs(90)).ok();
+    engine.stop();
+    let run: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(fleet.path("run/run.json")).expect("written")).expect("JSON");
+    assert_eq!(run["stored"]["stored"], run["load"]["sent"], "{run}");
+    assert_eq!(run["engine"]["never_received"], 0, "{run}");
+    assert!(
+        run["assertions"]
+            .as_array()
+            .is_some_and(|all| all.iter().all(|one| one["holds"] == true)),
+        "{run}"
+    );
+
+    let mut again = std::process::Command::new(cli::build_folder().join("harborseal-loadgen"));
+    again
+        .arg("verify")
+        .arg(fleet.path("run"))
+        .arg("--segments")
+        .arg(fleet.data());
+    again.arg("--identity").args(fleet.identities());
+    let said = cli::run(again, Duration::from_secs(60)).ok().stdout;
+    assert!(said.contains("verdict    as expected"), "{said}");
+}
+
+/// A generator that is killed leaves a log that says what left, but for the last moments; what the engine stored of these is not held
+/// against anybody.
+#[test]
+fn the_log_of_a_generator_that_was_killed_is_still_good_to_verify_by() {
+    let fleet = Fleet::new(QUIET, &["seconds=60"]);
+    let engine = fleet.start();
+    let mut loadgen = fleet.run_command(QUIET, &["seconds=60"]);
+    loadgen
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    let mut loadgen = loadgen.spawn().expect("the command starts");
+    engine.wait_for_stored(3000);
+    loadgen.kill().expect("it is ours");
+    loadgen.wait().expect("it was ours");
+    net::wait_until_taken(fleet.port);
+    engine.stop();
+    let mut verify = std::process::Command::new(cli::build_folder().join("harborseal-loadgen"));
+    verify
+        .arg("verify")
+        .arg(fleet.path("run"))
+        .arg("--json")
+        .arg("--segments")
+        .arg(fleet.data());
+    verify.arg("--identity").args(fleet.identities());
+    let verdict = cli::run(verify, Duration::from_secs(60)).ok().json();
+    assert!(
+        verdict["stored"]["stored"]
+            .as_u64()
+            .is_some_and(|stored| stored > 1000),
+        "{verdict}"
+    );
+    assert!(verdict["notes"].to_string().contains("cut"), "{verdict}");
+    assert_eq!(verdict["stored"]["stored_loss"], 0, "{verdict}");
+}

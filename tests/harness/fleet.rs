@@ -1,7 +1,8 @@
 //! A fleet of the load generator, the engine that records it, and the verdict on what was stored.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use harborseal_loadgen::SentLog;
 use harborseal_loadgen::fleet::{self, Control, RunOptions};
@@ -13,9 +14,11 @@ use harborseal_loadgen::stats::Books;
 use harborseal_loadgen::verify::{self, Known, NamedIdentity, Verdict};
 use harborseal_segment::identity::Identity;
 use harborseal_segment::random::os_random;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::engine::Engine;
+use super::engine::{BOUND, Engine};
 use super::{cli, lab, net};
 
 /// A profile's fleet, an engine's configuration that knows it, and a folder for all of it.
@@ -86,6 +89,51 @@ impl Fleet {
     /// Starts an engine that knows this fleet.
     #[track_caller]
     pub fn start(&self) -> Engine {
+        Engine::start(&self.config())
+    }
+
+    /// Starts one that writes its lines to `lines.jsonl`.
+    #[track_caller]
+    pub fn start_writing_lines(&self) -> Writing {
+        let lines = std::fs::File::create(self.path("lines.jsonl")).expect("the folder can be written");
+        let mut command = Command::new(cli::binary());
+        command
+            .args(["run", "--log", "json", "--config"])
+            .arg(self.config());
+        command.stdout(lines).stderr(Stdio::null()).stdin(Stdio::null());
+        let mut engine = Writing(command.spawn().expect("the engine can be started"));
+        let until = Instant::now() + BOUND;
+        while !std::fs::read_to_string(self.path("lines.jsonl")).is_ok_and(|lines| lines.contains("ready")) {
+            let ended = engine.0.try_wait().expect("the engine is our child");
+            assert!(
+                ended.is_none() && Instant::now() < until,
+                "the engine is not ready: {ended:?}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        engine
+    }
+
+    /// `harborseal-loadgen run` of a profile's text to this engine, into the folder `run`.
+    pub fn run_command(&self, profile: &str, settings: &[&str]) -> Command {
+        let path = self.path("profile.toml");
+        std::fs::write(&path, profile).expect("the folder can be written");
+        let mut command = Command::new(cli::build_folder().join("harborseal-loadgen"));
+        command
+            .arg("run")
+            .arg(path)
+            .args(["--quiet", "--target", &format!("127.0.0.1:{}", self.port)]);
+        command.args(settings.iter().flat_map(|setting| ["-s", setting]));
+        // A machine busy with other tests may send late; that is not the question here.
+        command
+            .args(["-s", "lateness_budget=\"60s\""])
+            .arg("-o")
+            .arg(self.path("run"));
+        command
+    }
+
+    /// Writes the engine's configuration.
+    fn config(&self) -> PathBuf {
         let config = EngineConfig {
             profile: &self.profile,
             plan: &self.plan,
@@ -97,7 +145,7 @@ impl Fleet {
         let path = self.path("engine.toml");
         let text = config.to_toml() + &self.more_config;
         std::fs::write(&path, text).expect("the folder can be written");
-        Engine::start(&path)
+        path
     }
 
     /// Sends the fleet, to where the plan says.
@@ -174,6 +222,28 @@ impl Fleet {
             &|_| {},
         )
         .expect("everything can be read")
+    }
+}
+
+/// An engine that writes its lines to a file; killed when dropped.
+pub struct Writing(Child);
+
+impl Writing {
+    #[track_caller]
+    pub fn stop(&mut self) {
+        kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM).expect("the engine is ours to signal");
+        let status = cli::wait(&mut self.0, BOUND);
+        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        // Either it has ended already, or a test failed and nobody else will end it.
+        if self.0.try_wait().ok().flatten().is_none() {
+            self.0.kill().ok();
+            self.0.wait().ok();
+        }
     }
 }
 

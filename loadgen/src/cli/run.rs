@@ -39,15 +39,17 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 /// Without the engine's lines nobody says when it has written what it took: its longest default deadlines, and some.
 const SETTLE_UNHEARD: Duration = Duration::from_secs(3);
 
-/// Arguments of `run`.
-#[derive(Debug, Clone, Args)]
-#[command(after_help = "\
+const AFTER_HELP: &str = "\
 When a packet is due is fixed beforehand and stands in the packet; a generator that cannot keep up shows as lateness, and the run is \
 then called INVALID.\n\n\
 -s takes any key of the profile (group.NAME.count=200, load.shape=ramp, ...) and those that scale all of it: cameras, streams, mbps, \
 total_mbps, pps. `profile show` prints what a profile and its settings come to.\n\n\
 Exit status: 0 pass · 1 an assertion failed · 2 usage · 3 INVALID: the generator was the limit · 4 the target refused, or a file or \
-socket failed.")]
+socket failed.";
+
+/// Arguments of `run`.
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = format!("{AFTER_HELP}\n\n{}", assert::help()), after_help = AFTER_HELP)]
 pub struct RunCommand {
     /// A built-in profile or a file; without it `clip`: real H.264 in a loop
     #[arg(value_name = "PROFILE")]

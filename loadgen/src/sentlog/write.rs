@@ -7,13 +7,16 @@ use super::{
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use twox_hash::XxHash3_64;
 
 /// Blocks on their way to the file's thread: 4,096 × 3 KiB, half a second of 10^6 packets/s. Only a disk that stands still that
 /// long makes the sender wait, and then its lateness shows it.
 const QUEUED_BLOCKS: usize = 4096;
+/// A sender that is killed leaves a log that is no older than this, and what its lanes still gathered.
+const FLUSH_EVERY: Duration = Duration::from_millis(250);
 
 /// Writes a log; its file work is done by a thread of its own, so that a busy disk does not delay the next packet.
 pub struct SentLogWriter {
@@ -138,7 +141,19 @@ fn write_blocks(
     give_back: &SyncSender<Vec<Entry>>,
 ) -> Result<(), SentLogError> {
     let mut bytes = Vec::new();
-    while let Ok(mut block) = incoming.recv() {
+    let mut flushed = Instant::now();
+    // Whose log it is stands in the file before the first packet leaves.
+    file.flush()?;
+    loop {
+        if flushed.elapsed() >= FLUSH_EVERY {
+            file.flush()?;
+            flushed = Instant::now();
+        }
+        let mut block = match incoming.recv_timeout(FLUSH_EVERY) {
+            Ok(block) => block,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         block_bytes(block.stream, block.lane, block.first, &block.entries, &mut bytes);
         file.write(&bytes)?;
         block.entries.clear();
