@@ -86,12 +86,34 @@ pub fn series(run: &RunResult, lateness: &[Interval], durable: &[Interval]) -> S
                 / length_s,
         }
     };
-    let bins: Vec<Bin> = run.seconds.chunks(per_bin).enumerate().map(bin).collect();
+    let mut bins: Vec<Bin> = run.seconds.chunks(per_bin).enumerate().map(bin).collect();
+    settle_the_rest(&mut bins);
     Series {
         end_s: bins.last().map_or(0.0, |bin| bin.at_s + bin.length_s),
         bins,
         seconds_per_bin: per_bin,
         lateness_merged: !lateness.is_empty(),
+    }
+}
+
+/// What the engine counts after the last packet was sent, while it is waited for, stands in the last second, which may be as short as a
+/// few milliseconds. As a rate that would be nonsense: the last two bins share it.
+fn settle_the_rest(bins: &mut [Bin]) {
+    let [.., before, last] = bins else { return };
+    if last.length_s >= before.length_s / 2.0 {
+        return;
+    }
+    let length_s = before.length_s + last.length_s;
+    for (one, other) in [
+        (&mut before.received, &mut last.received),
+        (&mut before.stored, &mut last.stored),
+        (&mut before.dropped, &mut last.dropped),
+    ] {
+        let rate = match (*one, *other) {
+            (Some(one), Some(other)) => Some((one * before.length_s + other * last.length_s) / length_s),
+            (one, other) => one.or(other),
+        };
+        (*one, *other) = (rate, rate);
     }
 }
 

@@ -87,6 +87,14 @@ pub fn moment(seconds: f64, whole_s: f64) -> String {
     }
 }
 
+/// A moment in RFC 3339 without its fraction of a second, which tells people nothing.
+pub fn to_the_second(moment: &str) -> String {
+    match moment.split_once('.') {
+        Some((second, _)) if moment.ends_with('Z') => format!("{second}Z"),
+        _ => moment.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

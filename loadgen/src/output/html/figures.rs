@@ -255,10 +255,19 @@ pub fn heat(page: &mut Page, run: &RunResult) {
         .into_iter()
         .zip(heat_map::CLASSES.map(|(name, _)| name))
         .collect();
+    let lossy = map
+        .lost
+        .iter()
+        .filter(|row| row.iter().any(|lost| *lost > 0))
+        .count();
+    let row = match map.streams_per_row {
+        ..=1 => "streams",
+        _ => "rows of streams",
+    };
     let caption = format!(
-        "Share of the packets that ought to be stored and are not, by stream and time. {} of {} streams lost something.",
-        words::count(stored.streams_found),
-        words::count(stored.streams)
+        "Share of the packets that ought to be stored and are not, by stream and time. {} of {} {row} lost something.",
+        words::count(lossy as u64),
+        words::count(map.lost.len() as u64)
     );
     let drawing = both(|size| heat_map::draw(map, stored.streams.max(run.load.streams), size));
     figure(page, title, &caption, &legend, &drawing);

@@ -59,7 +59,9 @@ fn title(run: &RunResult) -> String {
     } else {
         &run.profile
     };
-    format!("Run {profile} {}", run.started).trim_end().to_owned()
+    format!("Run {profile} {}", words::to_the_second(&run.started))
+        .trim_end()
+        .to_owned()
 }
 
 fn header(page: &mut Page, run: &RunResult) {
