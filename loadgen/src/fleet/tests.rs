@@ -6,10 +6,11 @@ use super::*;
 use crate::camera::Stream;
 use crate::mark::Mark;
 use crate::plan::{CameraPlan, GilbertElliott, Group, Impairments, Junk};
-use crate::rtp::HEADER_BYTES;
 use crate::sentlog::{Entry, Flags, Lane, SentLog, packet_hash};
 use nix::sched::sched_getaffinity;
-use std::collections::{BTreeMap, HashMap};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,8 +18,9 @@ use std::time::{Duration, Instant};
 /// A socket that keeps up with a small fleet, and where it is.
 fn sink() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-    // As large as the system allows; too small shows as a difference and not as a false success.
-    let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBuf, &(4 << 20));
+    // As large as the system allows, or beyond as root: too small shows as a difference and not as a false success.
+    let _ =
+        setsockopt(&socket, RcvBuf, &(4 << 20)).and_then(|()| setsockopt(&socket, RcvBufForce, &(4 << 20)));
     socket
         .set_read_timeout(Some(Duration::from_millis(300)))
         .expect("a timeout above zero");
@@ -334,11 +336,22 @@ fn an_unpaced_run_sends_the_same_packets_in_less_time() {
         "{}",
         result.load.duration_s
     );
+    // As fast as it goes is faster than a small receive buffer bears: what came is what the log says, and some of it may lack.
     let log = SentLog::open(&path).expect("just written");
-    assert_same_packets(&entries(&log, Lane::Rtp), &entries(&log, Lane::Rtcp), &came, 0);
+    let sent: Vec<(u32, Entry)> = [Lane::Rtp, Lane::Rtcp]
+        .iter()
+        .flat_map(|lane| entries(&log, *lane))
+        .collect();
+    assert_eq!(
+        count(&sent, Flags::SENT),
+        result.load.sent + result.load.rtcp_sent
+    );
+    let hashes: HashSet<u64> = sent.iter().map(|(_, entry)| entry.hash).collect();
     assert!(
-        came.iter()
-            .all(|(_, packet)| packet.len() >= HEADER_BYTES || packet.len() > 28)
+        !came.is_empty()
+            && came
+                .iter()
+                .all(|(_, packet)| hashes.contains(&packet_hash(packet)))
     );
 }
 
