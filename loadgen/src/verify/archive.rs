@@ -27,6 +27,8 @@ const EXTENSION: &str = "hseal";
 pub enum ArchiveError {
     #[error("cannot read {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
+    #[error("none of the segments can be read; the first: {0}")]
+    Damaged(String),
     #[error("no segment (.hseal) in {0}: name the engine's data folder, or a segment file")]
     Nothing(String),
 }
@@ -263,6 +265,9 @@ fn open_files(paths: &[PathBuf]) -> Result<Opened, ArchiveError> {
             Ok((order, segment)) => files.push((order, path.clone(), segment)),
             Err(why) => damage.push(format!("{}: {why}", path.display())),
         }
+    }
+    if let (true, Some(first)) = (files.is_empty(), damage.first()) {
+        return Err(ArchiveError::Damaged(first.clone()));
     }
     files.sort_by_key(|(order, ..)| *order);
     let files = files.into_iter().map(|(_, path, segment)| (path, segment));

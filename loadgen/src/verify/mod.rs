@@ -143,6 +143,13 @@ pub fn verify(
     })?;
     let mut notes = Vec::new();
     let owners = owners(&names, &customers, log, &archive, &mut notes);
+    for (identity, name) in names.iter().enumerate() {
+        if !archive.streams.iter().any(|stream| stream.identity == identity) {
+            notes.push(format!(
+                "identity {name:?} opens nothing in these segments: is it the one that the engine was told of?"
+            ));
+        }
+    }
     let cameras = Camera::all(log, &archive, &owners);
     let found = compare(log, &archive, &cameras, progress)?;
     if !log.complete() {

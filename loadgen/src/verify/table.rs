@@ -88,10 +88,11 @@ impl Verdict {
         line(
             text,
             format_args!(
-                "looked at  {} of {} streams, in {} segments",
+                "looked at  {} of {} streams, in {} segment{}",
                 f.streams,
                 f.streams + f.streams_not_looked_at,
-                self.segments
+                self.segments,
+                if self.segments == 1 { "" } else { "s" }
             ),
         );
         line(
@@ -209,7 +210,7 @@ impl Verdict {
             found,
         } in &self.impairments
         {
-            let expected = expected.map_or("?".to_owned(), grouped);
+            let expected = expected.map_or(String::new(), grouped);
             line(
                 text,
                 format_args!("           {name:<25}{expected:>14}{:>14}", grouped(*found)),

@@ -525,3 +525,22 @@ fn a_folder_without_segments_is_an_error_that_says_what_to_name() {
     let error = error.expect_err("nothing is there").to_string();
     assert!(error.contains("data folder"), "{error}");
 }
+
+#[test]
+fn a_file_that_is_no_segment_and_an_identity_that_opens_nothing_are_told() {
+    let world = World::whole(2);
+    let path = world.dir.path().join("notes.hseal");
+    std::fs::write(&path, "no segment").expect("a temporary file");
+    let refused = verify(&world.log(0), &[path], named(&[0]), Known::default(), &|_| {});
+    let refused = refused.expect_err("there is nothing to look at").to_string();
+    assert!(refused.contains("notes.hseal"), "{refused}");
+    let mut identities = named(&[0, 1]);
+    identities[0].identity = identity(7);
+    let verdict = world.verdict_with(&world.log(0), identities);
+    assert!(
+        verdict.notes[0].contains("\"alice\" opens nothing"),
+        "{:?}",
+        verdict.notes
+    );
+    assert_eq!(verdict.figures.stored_loss, 100);
+}
