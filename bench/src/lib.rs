@@ -1,0 +1,4 @@
+//! The parts of a packet's path, each alone, made of the engine's own code: for the micro-benchmarks in `benches/` and for
+//! `harborseal-bench stages`.
+
+pub mod parts;
