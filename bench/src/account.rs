@@ -1,14 +1,15 @@
 //! What a process and a core cost, as the kernel accounts for it in /proc. Reads only; parsing is apart from reading.
 //!
-//! The figure of a process is /proc/PID/stat: user and system time of all its threads, of those that have ended too, and
-//! of the kernel's workers for its io_urings, which the kernel counts as threads of the process (proc_pid_stat(5)). In steps of
-//! 10 ms each, so that it is exact to a thousandth over the twenty seconds of a run.
+//! The figure of a process is user and system time of all its threads, of those that have ended too, and of the kernel's workers for
+//! its io_urings, which the kernel counts as threads of the process: its CPU clock, to the nanosecond (clock_getcpuclockid(3)).
+//! How much of it was which is told by /proc/PID/stat, in steps of 10 ms.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Child;
 
 use anyhow::{Context, ensure};
+use nix::time::{clock_getcpuclockid, clock_gettime};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use rustix::thread::CpuSet;
@@ -17,22 +18,29 @@ use serde::Serialize;
 /// CPU time in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cpu {
+    pub total_ns: u64,
+    /// Of it, to 10 ms.
     pub user_ns: u64,
+    /// Of it, to 10 ms.
     pub system_ns: u64,
 }
 
 impl Cpu {
     /// Of a process so far, or of its whole life if it has ended and was not yet waited for.
     pub fn of_process(pid: u32) -> anyhow::Result<Cpu> {
-        Ok(read_stat(&format!("/proc/{pid}/stat"))?.cpu)
-    }
-
-    pub fn total_ns(&self) -> u64 {
-        self.user_ns + self.system_ns
+        let parts = read_stat(&format!("/proc/{pid}/stat"))?.cpu;
+        let clock =
+            clock_getcpuclockid(nix::unistd::Pid::from_raw(pid as i32)).context("a process's CPU clock")?;
+        let time = clock_gettime(clock).context("a process's CPU clock")?;
+        Ok(Cpu {
+            total_ns: time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64,
+            ..parts
+        })
     }
 
     pub fn since(&self, before: Cpu) -> Cpu {
         Cpu {
+            total_ns: self.total_ns.saturating_sub(before.total_ns),
             user_ns: self.user_ns.saturating_sub(before.user_ns),
             system_ns: self.system_ns.saturating_sub(before.system_ns),
         }
@@ -62,6 +70,7 @@ fn parse_stat(text: &str, tick_ns: u64) -> Option<Stat> {
     Some(Stat {
         name,
         cpu: Cpu {
+            total_ns: (user + system) * tick_ns,
             user_ns: user * tick_ns,
             system_ns: system * tick_ns,
         },
@@ -78,7 +87,7 @@ pub fn threads(pid: u32) -> anyhow::Result<BTreeMap<String, u64>> {
                 true => "io_uring workers".to_owned(),
                 false => stat.name,
             };
-            *by_name.entry(name).or_insert(0) += stat.cpu.total_ns();
+            *by_name.entry(name).or_insert(0) += stat.cpu.total_ns;
         }
     }
     Ok(by_name)
@@ -121,6 +130,13 @@ pub fn pin_all(pid: u32, cpus: &[usize]) -> anyhow::Result<u64> {
         }
     }
     Ok(moved)
+}
+
+/// Memory of a process, what it shares with others divided among them (Pss of proc_pid_smaps(5)).
+pub fn proportional_memory_bytes(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    Ok(field_kib(&text, "Pss:") * 1024)
 }
 
 /// VmRSS and HugetlbPages, which the kernel counts apart.
@@ -242,12 +258,14 @@ mod tests {
     fn this_process_and_its_end_are_accounted_for() {
         let me = std::process::id();
         assert!(memory_bytes(me).expect("Linux has /proc") > 1 << 20);
+        assert!(Cpu::of_process(me).expect("Linux has CPU clocks").total_ns > 0);
+        assert!(proportional_memory_bytes(me).expect("Linux has /proc") > 1 << 16);
         assert!(!threads(me).expect("Linux has /proc").is_empty());
         let mut child = std::process::Command::new("sh")
             .args(["-c", "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done"])
             .spawn()
             .expect("a shell");
         let cpu = cpu_of_whole_life(&mut child).expect("it ends");
-        assert!(cpu.total_ns() > 0, "a child that has ended still has its account");
+        assert!(cpu.total_ns > 0, "a child that has ended still has its account");
     }
 }

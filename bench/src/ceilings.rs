@@ -7,6 +7,7 @@
 
 mod copy;
 mod receive;
+mod recvmmsg;
 mod seal;
 mod write;
 
@@ -17,13 +18,14 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::machine::Machine;
+use crate::output::Output;
 use crate::sample::{Figure, Sample};
 use crate::table::{self, Columns};
 
 #[derive(Args, Debug)]
 pub struct Options {
     /// Length of one repetition of one case.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 0.7)]
     pub seconds: f64,
     /// Repetitions of every case.
     #[arg(long, default_value_t = 5)]
@@ -34,9 +36,8 @@ pub struct Options {
     /// Folder for the file that is written (and removed); a temporary one if not given.
     #[arg(long)]
     pub dir: Option<PathBuf>,
-    /// Print one JSON object on stdout.
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -102,14 +103,13 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         seconds: options.seconds,
         repeats: options.repeats,
     };
-    table::print("receive and discard, 1,200 B", &Columns::Packets, &report.receive);
-    table::print("seal in place, AES-256-GCM", &Columns::Bytes, &report.seal);
-    table::print("write, O_DIRECT, preallocated", &Columns::Bytes, &report.write);
-    table::print("copy", &Columns::Bytes, &report.copy);
-    if options.json {
-        println!("{}", serde_json::to_string(&report)?);
-    }
-    Ok(())
+    let tables = [
+        table::of("receive and discard, 1,200 B", &Columns::Packets, &report.receive),
+        table::of("seal in place, AES-256-GCM", &Columns::Bytes, &report.seal),
+        table::of("write, O_DIRECT, preallocated", &Columns::Bytes, &report.write),
+        table::of("copy", &Columns::Bytes, &report.copy),
+    ];
+    options.output.write(&tables.concat(), &report)
 }
 
 fn interleave(mut cases: Vec<Box<dyn Case>>, options: &Options) -> anyhow::Result<Vec<Figure>> {

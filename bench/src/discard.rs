@@ -125,6 +125,7 @@ pub fn run_child(options: &Child) -> anyhow::Result<()> {
 pub struct Receiver {
     process: Process,
     pub listen: SocketAddr,
+    started: Cpu,
 }
 
 impl Receiver {
@@ -135,20 +136,43 @@ impl Receiver {
             format!("--memory-mib={memory_mib}"),
             format!("--cpus={}", list.join(",")),
         ];
-        let mut process = Process::start("discard receiver", cpus, &myself(arguments)?)?;
+        Self::of("discard receiver", cpus, arguments, stop)
+    }
+
+    /// Starts one of our own commands that says where it listens, and at SIGTERM what it took.
+    pub fn of(
+        name: &'static str,
+        cpus: &[usize],
+        arguments: impl IntoIterator<Item = String>,
+        stop: &Stop,
+    ) -> anyhow::Result<Receiver> {
+        let mut process = Process::start(name, cpus, &myself(arguments)?)?;
         let listen = process.wait_for(Duration::from_secs(10), stop, |line| {
             object(line)?["listen"].as_str()?.parse().ok()
         })?;
-        Ok(Receiver { process, listen })
+        let started = Cpu::of_process(process.pid())?;
+        Ok(Receiver {
+            process,
+            listen,
+            started,
+        })
     }
 
-    /// Stops it; what it took, and what its whole life cost.
+    /// CPU time since it was ready.
+    pub fn cpu_so_far(&self) -> anyhow::Result<Cpu> {
+        Ok(Cpu::of_process(self.process.pid())?.since(self.started))
+    }
+
+    /// Stops it; what it took, and what it cost from ready to gone.
     pub fn stop(self, stop: &Stop) -> anyhow::Result<(Taken, Cpu)> {
         self.process.signal(Signal::TERM);
-        let mut taken = None;
+        let (mut taken, started) = (None, self.started);
         let (cpu, _) = self.process.finish(Duration::from_secs(10), stop, |line| {
             taken = serde_json::from_str(&line).ok().or(taken);
         })?;
-        Ok((taken.context("the discard receiver did not report")?, cpu))
+        Ok((
+            taken.context("the receiver did not report what it took")?,
+            cpu.since(started),
+        ))
     }
 }

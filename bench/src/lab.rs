@@ -5,14 +5,14 @@
 //! ```
 
 use std::fmt::Write;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use harborseal::uring::sys;
-use harborseal_loadgen::{Clip, FleetSpec};
+use harborseal_loadgen::profile::EngineConfig;
 use harborseal_segment::identity::Identity;
 use harborseal_segment::random::os_random;
 use rustix::process::Signal;
@@ -126,7 +126,7 @@ fn is_memory(dir: &Path) -> bool {
 pub fn needed_bytes(load: &Load) -> u64 {
     let payload = load.bytes();
     // A chunk at least twice a second and one STREAM block a minute, for every camera.
-    let padding = u64::from(load.streams) * STREAM_BYTES * (load.seconds as u64 / 30 + 1);
+    let padding = load.streams() * STREAM_BYTES * (load.seconds() as u64 / 30 + 1);
     payload + payload * OVERHEAD_PERCENT / 100 + padding + payload / 4 + RESERVE_BYTES
 }
 
@@ -174,9 +174,8 @@ impl Engine {
         stop: &Stop,
     ) -> anyhow::Result<Engine> {
         let listen = free_port()?;
-        let spec = load.spec(vec![listen])?;
         let config = lab.dir().join("engine.toml");
-        std::fs::write(&config, configuration(&spec, cpus, options.memory_mib))
+        std::fs::write(&config, configuration(load, listen, cpus, options.memory_mib)?)
             .with_context(|| format!("writing {}", config.display()))?;
         let mut command = match &options.engine {
             Some(path) => vec![path.clone().into_os_string(), "run".into()],
@@ -197,6 +196,10 @@ impl Engine {
             started,
             repinned,
         })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// To be called now and then: keeps kernel workers, which begin anywhere, on the engine's CPUs, and its pipes empty.
@@ -246,30 +249,30 @@ pub fn free_port() -> anyhow::Result<SocketAddr> {
     Ok(socket.local_addr()?)
 }
 
-/// Everything at its default, but for where it is.
-fn configuration(spec: &FleetSpec, cpus: &[usize], memory_mib: u64) -> String {
-    let customers = ["alice", "bob"];
-    let mut text = format!(
-        "data_dir = \"data\"\n[listen]\nrtp = \"{}\"\nrtcp = \"same\"\n[shards]\ncpus = {cpus:?}\n\
-         [memory]\nlimit = \"{memory_mib}MiB\"\nallow_unlocked = true\n",
-        spec.targets[0]
-    );
-    for name in customers {
-        let public_key = Identity::generate(&mut os_random()).public().to_text();
-        text += &format!("[[customer]]\nname = \"{name}\"\npublic_key = \"{public_key}\"\n");
-    }
-    let clip = Clip::builtin();
-    for camera in 0..spec.cameras {
-        let customer = customers[camera as usize % customers.len()];
-        let (ssrc, sdp) = (
-            spec.ssrc(camera),
-            spec.sdp(&clip, camera).replace("\r\n", "\\r\\n"),
-        );
-        text += &format!(
-            "[[camera]]\nid = \"camera-{camera:05}\"\ncustomer = \"{customer}\"\nsource = \"127.0.0.1\"\nssrc = {ssrc}\nsdp = \"{sdp}\"\n"
-        );
-    }
-    text
+/// Everything at its default, but for where it is. The customers' identities are made and thrown away: nothing here is read.
+fn configuration(load: &Load, listen: SocketAddr, cpus: &[usize], memory_mib: u64) -> anyhow::Result<String> {
+    let plan = load.plan(vec![listen])?;
+    let new_key = |_: &String| Identity::generate(&mut os_random()).public().to_text();
+    let public_keys: Vec<String> = plan.customers.iter().map(new_key).collect();
+    let source = load.profile.source.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let config = EngineConfig {
+        profile: &load.profile,
+        plan: &plan,
+        data_dir: "data",
+        cpus,
+        public_keys: &public_keys,
+        sources: &[source],
+    };
+    Ok(with_memory_limit(&config.to_toml(), memory_mib))
+}
+
+/// The engine's memory is the bench's to choose: with as much as a load needs at least, memory would be a figure of the load.
+fn with_memory_limit(config: &str, memory_mib: u64) -> String {
+    let line = |line: &str| match line.starts_with("limit = ") {
+        true => format!("limit = \"{memory_mib}MiB\"\n"),
+        false => format!("{line}\n"),
+    };
+    config.lines().map(line).collect()
 }
 
 #[cfg(test)]
@@ -287,5 +290,12 @@ mod tests {
             .expect("nobody has an exbibyte");
         assert!(error.to_string().contains("--dir"), "{error}");
         assert_eq!(std::fs::read_dir(dir.path()).expect("still there").count(), 0);
+    }
+
+    #[test]
+    fn only_the_memory_limit_is_changed() {
+        let config = "[memory]\nlimit = \"192MiB\"\nallow_unlocked = true\n";
+        let changed = with_memory_limit(config, 1024);
+        assert_eq!(changed, "[memory]\nlimit = \"1024MiB\"\nallow_unlocked = true\n");
     }
 }

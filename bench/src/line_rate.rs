@@ -19,7 +19,7 @@ use crate::account::Core;
 use crate::child::Stop;
 use crate::discard::Receiver;
 use crate::lab::{Engine, EngineOptions, Lab, Place, needed_bytes};
-use crate::load::{Cameras, Load};
+use crate::load::{Cameras, Load, LoadOptions};
 use crate::machine::{Cpus, Machine};
 use crate::output::{Output, progress};
 use report::{DiscardRun, EngineRun, Report};
@@ -29,10 +29,13 @@ const LOOK: Duration = Duration::from_millis(100);
 /// After the last packet: the chunk deadline (500 ms) and a commit, with room for a busy machine.
 const SETTLE: Duration = Duration::from_millis(1000);
 
+/// How long each run sends if nothing else is asked for. With ten runs and what is around them: four minutes.
+const SECONDS: f64 = 20.0;
+
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     #[command(flatten)]
-    pub load: Load,
+    pub load: LoadOptions,
     /// Rounds, each with one run of the engine and one of the discard receiver
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub repeats: u32,
@@ -51,15 +54,17 @@ pub struct Options {
 pub fn run(options: &Options) -> anyhow::Result<bool> {
     ensure!(options.repeats > 0, "--repeats must be at least 1");
     ensure!(options.shards > 0, "--shards must be at least 1");
+    let load = options.load.load(SECONDS)?;
     let machine = Machine::read()?;
     let cpus = machine.divide(options.shards);
     machine.warn(&cpus);
     let stop = Stop::listen()?;
-    let lab = Lab::create(&options.place, needed_bytes(&options.load))?;
+    let lab = Lab::create(&options.place, needed_bytes(&load))?;
     // The bench itself only waits; it does so where it does not disturb what is measured.
     sys::pin_to_cpu(cpus.fleet)?;
     let bench = Bench {
         options,
+        load: &load,
         cpus: &cpus,
         lab: &lab,
         stop: &stop,
@@ -76,13 +81,14 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     }
     let disk = crate::machine::file_system(lab.dir());
     lab.remove()?;
-    let report = Report::new(options, machine, cpus, disk, engine_runs, discard_runs);
+    let report = Report::new(options, &load, machine, cpus, disk, engine_runs, discard_runs);
     options.output.write(&report.table(), &report)?;
     Ok(report.valid)
 }
 
 struct Bench<'a> {
     options: &'a Options,
+    load: &'a Load,
     cpus: &'a Cpus,
     lab: &'a Lab,
     stop: &'a Stop,
@@ -90,7 +96,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn engine_run(&self) -> anyhow::Result<EngineRun> {
-        let Options { load, engine, .. } = self.options;
+        let (load, engine) = (self.load, &self.options.engine);
         self.lab.empty()?;
         let mut engine = Engine::start(self.lab, engine, &self.cpus.engine, load, self.stop)?;
         let core = self.core()?;
@@ -108,7 +114,7 @@ impl Bench<'_> {
     }
 
     fn discard_run(&self) -> anyhow::Result<DiscardRun> {
-        let Options { load, engine, .. } = self.options;
+        let (load, engine) = (self.load, &self.options.engine);
         let receiver = Receiver::start(&self.cpus.engine, engine.memory_mib, self.stop)?;
         let core = self.core()?;
         let cameras = Cameras::start(load, &[receiver.listen], self.cpus.fleet)?;

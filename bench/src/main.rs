@@ -4,15 +4,18 @@ mod account;
 mod ceilings;
 mod child;
 mod discard;
+mod fleet;
 mod flood;
 mod lab;
 mod line_rate;
 mod load;
 mod machine;
 mod output;
+mod peers;
 mod recover;
 mod sample;
 mod segments;
+mod stages;
 mod table;
 mod verify;
 
@@ -50,6 +53,12 @@ struct Arguments {
 enum Command {
     /// The engine on one core and thousands of cameras on the other, beside a receiver that throws away what it gets
     LineRate(line_rate::Options),
+    /// The same cameras into ffmpeg, GStreamer and tcpdump: CPU, memory, and streams until the first loss
+    Peers(peers::Options),
+    /// Where the time of a packet goes, from the kernel to the disk
+    Stages(stages::Options),
+    /// What the load generator can send on one core, each packet at its time, against the same as fast as it goes
+    Fleet(fleet::Options),
     /// Receive and discard, seal, write, copy: each alone, as fast as it goes
     Ceilings(ceilings::Options),
     /// Check segments in the page cache, without a key and with one, beside the opening library alone
@@ -68,6 +77,9 @@ enum Command {
     /// A receiver that throws away what it gets
     #[command(hide = true)]
     Discard(discard::Child),
+    /// A receiver that does some of what the engine does
+    #[command(hide = true)]
+    Stage(stages::Child),
     /// Sends datagrams as fast as one core can
     #[command(hide = true)]
     Flood(flood::Options),
@@ -76,6 +88,9 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::LineRate(options) => line_rate::run(&options),
+        Command::Peers(options) => peers::run(&options),
+        Command::Stages(options) => stages::run(&options),
+        Command::Fleet(options) => fleet::run(&options),
         Command::Ceilings(options) => ceilings::run(&options).map(|()| true),
         Command::Verify(options) => verify::run(&options).map(|()| true),
         Command::Recover(options) => recover::run(&options).map(|()| true),
@@ -83,6 +98,7 @@ fn main() -> ExitCode {
         Command::Engine(options) => return run_engine(&options),
         Command::Load(options) => load::run_child(&options).map(|()| true),
         Command::Discard(options) => discard::run_child(&options).map(|()| true),
+        Command::Stage(options) => stages::run_child(&options).map(|()| true),
         Command::Flood(options) => flood::run(&options).map(|()| true),
     };
     match result {

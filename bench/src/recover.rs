@@ -14,6 +14,7 @@ use rustix::fs::{Advice, fadvise};
 use serde::Serialize;
 
 use crate::machine::Machine;
+use crate::output::Output;
 use crate::sample::median;
 use crate::segments::{self, End};
 
@@ -28,9 +29,8 @@ pub struct Options {
     /// Folder for the segments (which are removed); it needs twice the largest. A temporary one if not given.
     #[arg(long)]
     pub dir: Option<PathBuf>,
-    /// Print one JSON object on stdout.
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Serialize)]
@@ -124,8 +124,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             });
         }
     }
-    eprintln!(
-        "\n{:52} {:>5} {:>9} {:>9} {:>14}",
+    let mut table = format!(
+        "\n{:52} {:>5} {:>9} {:>9} {:>14}\n",
         "recover", "GiB", "s/GiB", "CPU s/GiB", "bytes written"
     );
     for Line {
@@ -137,17 +137,15 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         ..
     } in &figures
     {
-        eprintln!("{name:52} {gib:>5} {seconds_per_gib:>9.2} {cpu_seconds_per_gib:>9.2} {written:>14}");
+        table +=
+            &format!("{name:52} {gib:>5} {seconds_per_gib:>9.2} {cpu_seconds_per_gib:>9.2} {written:>14}\n");
     }
     let report = Report {
         machine,
         repeats: options.repeats,
         figures,
     };
-    if options.json {
-        println!("{}", serde_json::to_string(&report)?);
-    }
-    Ok(())
+    options.output.write(&table, &report)
 }
 
 /// Tears the segment whose blocks end at `end` again, and recovers it. Returns the time and the bytes that recovery wrote.

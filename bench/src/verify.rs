@@ -22,6 +22,7 @@ use harborseal_segment::writer::Features;
 use serde::Serialize;
 
 use crate::machine::Machine;
+use crate::output::Output;
 use crate::sample::{Figure, Sample, median};
 use crate::segments::{self, End};
 use crate::table::{self, Columns};
@@ -43,9 +44,8 @@ pub struct Options {
     /// Folder for the segments (which are removed); a temporary one if not given.
     #[arg(long)]
     pub dir: Option<PathBuf>,
-    /// Print one JSON object on stdout.
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Serialize)]
@@ -133,20 +133,17 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         share_of_opening_alone_by_cpu: share(|sample| sample.bytes as f64 / sample.cpu_ns.max(1) as f64),
         figures,
     };
-    table::print(
+    let mut table = table::of(
         "verify, files in the page cache",
         &Columns::Bytes,
         &report.figures,
     );
-    eprintln!(
-        "verify with an identity runs at {:.0} % of aes-gcm alone ({:.0} % by CPU time)",
+    table += &format!(
+        "verify with an identity runs at {:.0} % of aes-gcm alone ({:.0} % by CPU time)\n",
         report.share_of_opening_alone * 100.0,
         report.share_of_opening_alone_by_cpu * 100.0
     );
-    if options.json {
-        println!("{}", serde_json::to_string(&report)?);
-    }
-    Ok(())
+    options.output.write(&table, &report)
 }
 
 fn verify_all(paths: &[PathBuf], mut keyring: Option<&mut Keyring>) -> anyhow::Result<Sample> {

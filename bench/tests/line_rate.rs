@@ -64,9 +64,12 @@ fn a_small_run_adds_up_and_leaves_nothing() {
             "{key}: {result}"
         );
     }
-    // The kernel's clock ticks may say 0 of so short a run; then there is no ratio.
-    let discard = result["discard_cpu_ns_per_packet"].as_f64().unwrap();
-    assert_eq!(result["ratio"].is_null(), discard == 0.0, "{result}");
+    for key in ["discard_cpu_ns_per_packet", "ratio"] {
+        assert!(
+            result[key].as_f64().is_some_and(|value| value > 0.0),
+            "{key}: {result}"
+        );
+    }
     assert_eq!(result["engine_runs"].as_array().unwrap().len(), 1);
     assert!(
         table.contains("ratio") && table.contains("lost, unexplained"),
@@ -82,10 +85,7 @@ fn a_small_run_adds_up_and_leaves_nothing() {
 #[test]
 fn no_room_on_the_disk_is_said_before_anything_runs() {
     let dir = folder();
-    let (status, _, said) = bench(
-        &["line-rate", "--streams=100000", "--seconds=1000000"],
-        dir.path(),
-    );
+    let (status, _, said) = bench(&["line-rate", "--streams=10000", "--seconds=10000"], dir.path());
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains("GB free") && said.contains("--dir"), "{said}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

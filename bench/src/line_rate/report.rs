@@ -11,7 +11,7 @@ use super::Options;
 use crate::account::{Core, Cpu};
 use crate::discard::Taken;
 use crate::lab::Account;
-use crate::load::{Load, Sent, objections};
+use crate::load::{Description, Load, Sent, objections};
 use crate::machine::{Cpus, Machine};
 use crate::sample::median;
 
@@ -60,7 +60,7 @@ impl EngineRun {
                 .with_context(|| format!("the engine's last line has no `{key}`"))
         };
         let dropped_by = by_reason(&ledger["dropped"]);
-        let (sent, received, stored) = (fleet.packets(), number("received")?, number("stored")?);
+        let (sent, received, stored) = (fleet.packets, number("received")?, number("stored")?);
         let dropped = dropped_by.values().sum();
         let mut invalid_because = objections(load, &fleet);
         if received != stored + dropped {
@@ -72,7 +72,7 @@ impl EngineRun {
             invalid_because.push("nothing was stored".to_owned());
         }
         invalid_because.extend(too_short(account.cpu));
-        let per_packet = |cpu: Cpu| cpu.total_ns() as f64 / stored.max(1) as f64;
+        let per_packet = |cpu: Cpu| cpu.total_ns as f64 / stored.max(1) as f64;
         Ok(EngineRun {
             sent,
             received,
@@ -151,10 +151,10 @@ impl DiscardRun {
         }
         invalid_because.extend(too_short(cpu));
         DiscardRun {
-            sent: fleet.packets(),
+            sent: fleet.packets,
             received: taken.packets,
-            lost_unexplained: fleet.packets() as i64 - taken.packets as i64,
-            cpu_ns_per_packet: cpu.total_ns() as f64 / taken.packets.max(1) as f64,
+            lost_unexplained: fleet.packets as i64 - taken.packets as i64,
+            cpu_ns_per_packet: cpu.total_ns as f64 / taken.packets.max(1) as f64,
             cpu,
             core,
             core_busy_percent: core.busy_percent(),
@@ -179,11 +179,11 @@ impl DiscardRun {
     }
 }
 
-/// A run of which the kernel's clock ticks say nothing.
+/// A run that says more of starting and ending than of packets.
 fn too_short(cpu: Cpu) -> Option<String> {
-    const LEAST_NS: u64 = 200_000_000;
-    let ms = cpu.total_ns() / 1_000_000;
-    (cpu.total_ns() < LEAST_NS).then(|| format!("too short: {ms} ms of CPU time, counted in steps of 10 ms"))
+    const LEAST_NS: u64 = 20_000_000;
+    let ms = cpu.total_ns / 1_000_000;
+    (cpu.total_ns < LEAST_NS).then(|| format!("too short: {ms} ms of CPU time in all"))
 }
 
 fn because(reasons: &[String]) -> String {
@@ -202,7 +202,7 @@ pub struct Report {
     disk: String,
     cpus: Cpus,
     command: Vec<String>,
-    load: Load,
+    load: Description,
     shards: usize,
     memory_mib: u64,
     repeats: u32,
@@ -214,7 +214,7 @@ pub struct Report {
     pub gbps: f64,
     pub engine_cpu_ns_per_packet: f64,
     pub discard_cpu_ns_per_packet: f64,
-    /// The median of the rounds' own ratios; so it may differ a little from the two figures' above. None where a run was too short.
+    /// The median of the rounds' own ratios; so it may differ a little from the two figures' above. None where nothing was received.
     pub ratio: Option<f64>,
     pub ratios: Vec<f64>,
     pub engine_core_busy_percent: f64,
@@ -231,6 +231,7 @@ pub struct Report {
 impl Report {
     pub fn new(
         options: &Options,
+        load: &Load,
         machine: Machine,
         cpus: Cpus,
         disk: String,
@@ -265,7 +266,7 @@ impl Report {
             disk,
             cpus,
             command: std::env::args().collect(),
-            load: options.load.clone(),
+            load: load.describe(),
             shards: options.shards,
             memory_mib: options.engine.memory_mib,
             repeats: options.repeats,
@@ -295,24 +296,7 @@ impl Report {
         let mut text = String::new();
         let mut line =
             |what: &str, value: String| writeln!(text, "{what:24} {value}").expect("a String takes all");
-        let Load {
-            streams,
-            mbps,
-            seconds,
-            ..
-        } = self.load;
-        let shape = if self.load.no_gso {
-            "single datagrams"
-        } else {
-            "GSO bursts"
-        };
-        line(
-            "load",
-            format!(
-                "{streams} streams × {mbps} Mb/s × {seconds} s, {shape}, {} rounds",
-                self.repeats
-            ),
-        );
+        line("load", format!("{}; {} rounds", self.load, self.repeats));
         line("sent", self.sent.to_string());
         line("received", self.received.to_string());
         line("stored", self.stored.to_string());
