@@ -4,7 +4,11 @@
 use super::hlog::{self, Interval};
 use crate::result::{Percentiles, RunResult, Second};
 use hdrhistogram::Histogram;
+use std::ops::Range;
 
+/// A last bin shorter than this share of the others is counted into the one before: the rate of a few milliseconds after the
+/// last whole second is no rate of the run, and what the engine counts while it is waited for stands there too.
+const LAST_BIN_MIN: f64 = 0.5;
 /// More points than a plot has pixels to tell apart.
 const BINS_MAX: usize = 240;
 
@@ -48,13 +52,18 @@ pub fn series(run: &RunResult, lateness: &[Interval], durable: &[Interval]) -> S
     let stored = spread(&run.seconds, |second| second.stored);
     let dropped = spread(&run.seconds, |second| second.dropped);
     let per_bin = run.seconds.len().div_ceil(BINS_MAX).max(1);
-    let bin = |(index, seconds): (usize, &[Second])| {
-        let places = index * per_bin..index * per_bin + seconds.len();
+    let bin = |places: Range<usize>| {
+        let seconds = &run.seconds[places.clone()];
         let at_s = seconds[0].at_s;
         let length_s = lengths[places.clone()].iter().sum::<f64>();
         let sum = |get: fn(&Second) -> u64| seconds.iter().map(get).sum::<u64>() as f64 / length_s;
-        let known =
-            |all: &[Option<f64>]| Some(all[places.clone()].iter().copied().sum::<Option<f64>>()? / length_s);
+        // Of the seconds for which it is known; a bin may reach beyond the engine's last line.
+        let known = |all: &[Option<f64>]| {
+            let of = all[places.clone()].iter().zip(&lengths[places.clone()]);
+            let known = of.filter_map(|(value, length)| Some(((*value)?, *length)));
+            let (count, length) = known.reduce(|one, other| (one.0 + other.0, one.1 + other.1))?;
+            Some(count / length)
+        };
         let late = within(lateness, at_s, at_s + length_s);
         let durably = within(durable, at_s, at_s + length_s);
         Bin {
@@ -86,8 +95,7 @@ pub fn series(run: &RunResult, lateness: &[Interval], durable: &[Interval]) -> S
                 / length_s,
         }
     };
-    let mut bins: Vec<Bin> = run.seconds.chunks(per_bin).enumerate().map(bin).collect();
-    settle_the_rest(&mut bins);
+    let bins: Vec<Bin> = groups(&lengths, per_bin).into_iter().map(bin).collect();
     Series {
         end_s: bins.last().map_or(0.0, |bin| bin.at_s + bin.length_s),
         bins,
@@ -96,25 +104,20 @@ pub fn series(run: &RunResult, lateness: &[Interval], durable: &[Interval]) -> S
     }
 }
 
-/// What the engine counts after the last packet was sent, while it is waited for, stands in the last second, which may be as short as a
-/// few milliseconds. As a rate that would be nonsense: the last two bins share it.
-fn settle_the_rest(bins: &mut [Bin]) {
-    let [.., before, last] = bins else { return };
-    if last.length_s >= before.length_s / 2.0 {
-        return;
+/// Which seconds make which bin.
+fn groups(lengths: &[f64], per_bin: usize) -> Vec<Range<usize>> {
+    let starts = (0..lengths.len()).step_by(per_bin);
+    let mut groups: Vec<_> = starts
+        .map(|from| from..(from + per_bin).min(lengths.len()))
+        .collect();
+    if let [.., before, last] = &mut groups[..] {
+        let length_s = |group: &Range<usize>| lengths[group.clone()].iter().sum::<f64>();
+        if length_s(last) < LAST_BIN_MIN * length_s(before) {
+            before.end = last.end;
+            groups.pop();
+        }
     }
-    let length_s = before.length_s + last.length_s;
-    for (one, other) in [
-        (&mut before.received, &mut last.received),
-        (&mut before.stored, &mut last.stored),
-        (&mut before.dropped, &mut last.dropped),
-    ] {
-        let rate = match (*one, *other) {
-            (Some(one), Some(other)) => Some((one * before.length_s + other * last.length_s) / length_s),
-            (one, other) => one.or(other),
-        };
-        (*one, *other) = (rate, rate);
-    }
+    groups
 }
 
 /// How long each second was: the last one may be shorter.
@@ -207,6 +210,14 @@ mod tests {
             "60 packets in 0.4 s: {:?}",
             series.bins
         );
+    }
+
+    #[test]
+    fn a_few_milliseconds_at_the_end_are_counted_into_the_second_before() {
+        assert_eq!(groups(&[1.0, 1.0, 0.02], 1), [0..1, 1..3]);
+        assert_eq!(groups(&[1.0, 1.0, 0.6], 1), [0..1, 1..2, 2..3]);
+        assert_eq!(groups(&[0.02], 1), vec![0..1]);
+        assert_eq!(groups(&[1.0, 1.0, 1.0, 1.0, 0.1], 2), [0..2, 2..5]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub fn report(run: &RunResult) -> String {
         format!(
             "{} {}, seed {}, to {}",
             run.profile,
-            words::to_the_second(&run.started),
+            words::date(&run.started),
             run.seed,
             run.targets.join(", ")
         ),

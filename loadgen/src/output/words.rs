@@ -76,6 +76,15 @@ pub fn figures(number: f64) -> String {
     }
 }
 
+/// RFC 3339 in UTC, as people read it, without fractions; what is no such time stays as it is.
+pub fn date(started: &str) -> String {
+    let whole = started.trim_end_matches('Z').split('.').next().unwrap_or(started);
+    match whole.split_once('T') {
+        Some((day, time)) if started.ends_with('Z') => format!("{day} {time} UTC"),
+        _ => started.to_owned(),
+    }
+}
+
 /// A moment of a run: `42 s`, `3:07`, `1:02:03`; `whole_s` decides, so that one axis has one form.
 pub fn moment(seconds: f64, whole_s: f64) -> String {
     let (total, fraction) = (seconds.max(0.0) as u64, seconds.fract());
@@ -84,14 +93,6 @@ pub fn moment(seconds: f64, whole_s: f64) -> String {
         short if short < 180.0 => figures(seconds),
         middle if middle < 3600.0 => format!("{}:{:02}", total / 60, total % 60),
         _ => format!("{}:{:02}:{:02}", total / 3600, total / 60 % 60, total % 60),
-    }
-}
-
-/// A moment in RFC 3339 without its fraction of a second, which tells people nothing.
-pub fn to_the_second(moment: &str) -> String {
-    match moment.split_once('.') {
-        Some((second, _)) if moment.ends_with('Z') => format!("{second}Z"),
-        _ => moment.to_owned(),
     }
 }
 
@@ -125,6 +126,8 @@ mod tests {
         assert_eq!(moment(62.0, 120.0), "62");
         assert_eq!(moment(62.0, 600.0), "1:02");
         assert_eq!(moment(3723.0, 7200.0), "1:02:03");
+        assert_eq!(date("2026-11-23T22:43:20.388824541Z"), "2026-11-23 22:43:20 UTC");
+        assert_eq!((date(""), date("soon")), (String::new(), "soon".to_owned()));
     }
 
     #[test]

@@ -59,8 +59,8 @@ fn title(run: &RunResult) -> String {
     } else {
         &run.profile
     };
-    format!("Run {profile} {}", words::to_the_second(&run.started))
-        .trim_end()
+    format!("Run {profile}, {}", words::date(&run.started))
+        .trim_end_matches([' ', ','])
         .to_owned()
 }
 
@@ -134,7 +134,11 @@ fn what_came(page: &mut Page, run: &RunResult) {
     };
     tile(page, "sent", Some(load.sent), &sent);
     let received = run.engine.as_ref().map(|engine| engine.received);
-    tile(page, "received", received, "datagrams, RTCP and junk included");
+    let note = match received {
+        Some(_) => "datagrams, RTCP and junk included",
+        None => "the engine's lines were not read",
+    };
+    tile(page, "received", received, note);
     let stored = run.stored.as_ref().map(|stored| stored.stored);
     let note = run.stored.as_ref().map_or_else(
         || "the segments were not opened".to_owned(),

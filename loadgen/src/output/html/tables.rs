@@ -202,7 +202,7 @@ fn engine_facts(engine: &EngineFigures) -> Vec<Fact> {
 }
 
 pub fn environment(page: &mut Page, run: &RunResult) {
-    page.put("<h2>Environment</h2><table class=\"facts\">");
+    page.put("<h2>Environment</h2><table class=\"facts wide\">");
     let version = ("loadgen version".to_owned(), run.version.clone());
     let settings = ("settings".to_owned(), run.settings.join(" "));
     let all = run
