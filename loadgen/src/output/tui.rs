@@ -282,8 +282,14 @@ fn draw_lines(frame: &mut Frame, area: Rect, title: &'static str, live: &Live, c
     let y = Axis::default()
         .bounds([0.0, most])
         .labels(["0".to_owned(), words::figures(most)]);
+    // The names stand in the title: a legend within the chart would cover the latest seconds.
+    let mut names = vec![Span::raw(title)];
+    for (name, colour, _) in curves.iter().rev() {
+        names.push(Span::styled(format!("{name} "), Style::new().fg(*colour)));
+    }
     let chart = Chart::new(sets.collect())
-        .block(Block::bordered().title(title))
+        .block(Block::bordered().title(Line::from(names)))
+        .legend_position(None)
         .x_axis(x)
         .y_axis(y);
     frame.render_widget(chart, area);
@@ -363,7 +369,7 @@ mod tests {
             "city · 4\u{202f}000 cameras",
             "42 of 60 s · steady",
             "8 Gb/s · 833\u{202f}167 packets/s",
-            "p99.9",
+            "late, ms p50 p99 p99.9",
             "0 not sent by the generator",
             "dropped · durable p99",
             "% of one core",
