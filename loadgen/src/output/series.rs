@@ -51,6 +51,7 @@ pub fn series(run: &RunResult, lateness: &[Interval], durable: &[Interval]) -> S
     let received = spread(&run.seconds, |second| second.received);
     let stored = spread(&run.seconds, |second| second.stored);
     let dropped = spread(&run.seconds, |second| second.dropped);
+    let durables = held(&run.seconds);
     let per_bin = run.seconds.len().div_ceil(BINS_MAX).max(1);
     let bin = |places: Range<usize>| {
         let seconds = &run.seconds[places.clone()];
@@ -85,7 +86,7 @@ pub fn series(run: &RunResult, lateness: &[Interval], durable: &[Interval]) -> S
             lateness_ms: late.map_or_else(|| worst(seconds), |values| hlog::percentiles_ms(&values)),
             durable_ms: match durably {
                 Some(values) => Some(hlog::percentiles_ms(&values)).map(|ms| (ms.p50, ms.p99, Some(ms.p999))),
-                None => worst_durable(seconds),
+                None => worst_durable(&durables[places.clone()]),
             },
             cpu_percent: seconds
                 .iter()
@@ -177,13 +178,23 @@ fn worst(seconds: &[Second]) -> Percentiles {
     }
 }
 
-fn worst_durable(seconds: &[Second]) -> Option<(f64, f64, Option<f64>)> {
-    let most = |get: fn(&Second) -> Option<f64>| seconds.iter().filter_map(get).reduce(f64::max);
-    Some((
-        most(|second| second.durable_ms_p50)?,
-        most(|second| second.durable_ms_p99)?,
-        None,
-    ))
+fn worst_durable(seconds: &[Option<(f64, f64)>]) -> Option<(f64, f64, Option<f64>)> {
+    let worse = |one: (f64, f64), other: (f64, f64)| (one.0.max(other.0), one.1.max(other.1));
+    let (p50, p99) = seconds.iter().copied().flatten().reduce(worse)?;
+    Some((p50, p99, None))
+}
+
+/// Durable p50 and p99 of each second: a line of the engine tells those of the time since the line before.
+fn held(seconds: &[Second]) -> Vec<Option<(f64, f64)>> {
+    let mut held = vec![None; seconds.len()];
+    let mut from = 0;
+    for (index, second) in seconds.iter().enumerate() {
+        if let (Some(p50), Some(p99)) = (second.durable_ms_p50, second.durable_ms_p99) {
+            held[from..=index].fill(Some((p50, p99)));
+            from = index + 1;
+        }
+    }
+    held
 }
 
 #[cfg(test)]
@@ -227,6 +238,9 @@ mod tests {
         seconds[3].stored = Some(60);
         let even = spread(&seconds, |second| second.stored);
         assert_eq!(even, [Some(10.0), Some(20.0), Some(20.0), Some(20.0), None]);
+        (seconds[3].durable_ms_p50, seconds[3].durable_ms_p99) = (Some(2.0), Some(9.0));
+        assert_eq!(held(&seconds)[..4], [Some((2.0, 9.0)); 4]);
+        assert_eq!(held(&seconds)[4], None);
     }
 
     #[test]

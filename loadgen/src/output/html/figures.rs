@@ -148,7 +148,8 @@ pub fn rate(page: &mut Page, series: &Series) {
     let caption = match lines.len() {
         ..=2 => "RTP packets. The engine's figures were not read (--engine-stats).",
         _ => {
-            "RTP packets sent; the engine's own count of datagrams, RTCP included. Lines that cover each other are equal."
+            "RTP packets sent; the engine's own count of datagrams, RTCP included. Lines that cover each other are equal. What the engine \
+             stored while it was waited for at the end stands in the last step."
         }
     };
     figure(page, "Rate", caption, &legend(&lines), &drawing);
