@@ -34,7 +34,7 @@ pub struct LoadOptions {
     /// Rate of each in Mb/s, RTP headers included; without it the profile's (line-rate: 2)
     #[arg(long, value_name = "R")]
     pub mbps: Option<f64>,
-    /// How long they send, once for each run
+    /// How long they send, once for each run [default: line-rate 20, peers 5, stages and fleet 4]
     #[arg(long, value_name = "S")]
     pub seconds: Option<f64>,
     /// Longest packet; without it the profile's (line-rate: 1200)

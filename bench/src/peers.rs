@@ -199,7 +199,13 @@ impl Bench<'_> {
             let most = self.options.most.min(self.tool.most());
             let growth = self.tool.growth();
             (without, with) = search((first, most, growth), &first_run, |streams| {
-                let run = self.one(&load.scaled(streams, load.seconds().min(4.0))?)?;
+                let load = load.scaled(streams, load.seconds().min(4.0))?;
+                let mut run = self.one(&load)?;
+                // One that came late says nothing if nothing was lost; it has a second chance.
+                if run.lost == 0 && !run.invalid_because.is_empty() {
+                    runs.push(run);
+                    run = self.one(&load)?;
+                }
                 runs.push(run.clone());
                 Ok(run)
             })?;
@@ -208,7 +214,7 @@ impl Bench<'_> {
         }
         let at_most = runs
             .iter()
-            .find(|run| run.streams == without && run.lost == 0)
+            .rfind(|run| run.streams == without && run.lost == 0)
             .unwrap_or(&first_run);
         Ok(Peer {
             cpu_ms_per_stream_second_at_most: at_most.cpu_ms_per_stream_second,

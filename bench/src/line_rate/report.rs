@@ -350,18 +350,16 @@ impl Report {
     }
 }
 
-/// A result stands on more than half of its rounds; the others are named in their own lines.
+/// A result stands on more than half of its rounds. The first of the others says why; each has its own reasons in its own run.
 fn judge(good: usize, all: usize, rounds: &[(&EngineRun, &DiscardRun)]) -> Vec<String> {
     if good * 2 > all {
         return Vec::new();
     }
-    let reasons = rounds
+    let mut reasons = rounds
         .iter()
-        .flat_map(|(e, d)| e.invalid_because.iter().chain(&d.invalid_because));
-    let mut text = vec![format!("{good} of {all} rounds are valid")];
-    text.extend(reasons.cloned());
-    text.dedup();
-    text
+        .flat_map(|(engine, discard)| engine.invalid_because.iter().chain(&discard.invalid_because));
+    let first = reasons.next().map_or("", String::as_str);
+    vec![format!("{good} of {all} rounds are valid; {first}")]
 }
 
 /// The run with the median loss; of two in the middle, the one that lost more.
