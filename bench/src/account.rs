@@ -132,11 +132,16 @@ pub fn pin_all(pid: u32, cpus: &[usize]) -> anyhow::Result<u64> {
     Ok(moved)
 }
 
-/// Memory of a process, what it shares with others divided among them (Pss of proc_pid_smaps(5)).
+/// Memory of a process, what it shares with others divided among them (Pss of proc_pid_smaps(5)). One that has ended and is not waited for yet
+/// has none: a peer may give up under load, and then its packets are missing, which is counted.
 pub fn proportional_memory_bytes(pid: u32) -> anyhow::Result<u64> {
+    const ESRCH: i32 = 3;
     let path = format!("/proc/{pid}/smaps_rollup");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    Ok(field_kib(&text, "Pss:") * 1024)
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(field_kib(&text, "Pss:") * 1024),
+        Err(error) if error.raw_os_error() == Some(ESRCH) => Ok(0),
+        Err(error) => Err(error).with_context(|| format!("reading {path}")),
+    }
 }
 
 /// VmRSS and HugetlbPages, which the kernel counts apart.
