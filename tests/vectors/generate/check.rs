@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use harborseal_segment::block::{BlockError, Header};
+use harborseal_segment::block::Header;
 use harborseal_segment::body::StreamInfo;
 use harborseal_segment::erase::{EraseSecret, Release};
 use harborseal_segment::head::Head;
@@ -11,8 +11,8 @@ use harborseal_segment::ids::SegmentId;
 use harborseal_segment::open::{Keyring, OpenError};
 use harborseal_segment::reader::{Segment, StreamError};
 use harborseal_segment::recover::{Plan, plan};
-use harborseal_segment::scan::{GapReason, Item, ReadError, Scanner};
-use harborseal_segment::verify::{Chains, Severity, What, verify};
+use harborseal_segment::scan::{Item, ReadError, Scanner};
+use harborseal_segment::verify::{CLASSES, Chains, Severity, What, verify};
 
 use super::expect::{BlockOut, Finding, Gap, Opened, PacketHash, StreamOut, Structure, Vector, Wrong, hex};
 use super::keys::{PEOPLE, Person};
@@ -282,15 +282,11 @@ pub fn findings_of(names: &[String], files: &[Vec<u8>], mut keyring: Option<Keyr
 }
 
 fn told(file: &str, offset: u64, what: &What) -> Finding {
-    let cause = match what {
-        What::Gap(GapReason::Broken(error)) => Some(cause(error).to_string()),
-        _ => None,
-    };
     Finding {
         file: file.into(),
         offset,
         class: what.name().into(),
-        cause,
+        cause: what.cause().map(str::to_string),
         severity: match what.severity() {
             Severity::Damage => "damage",
             Severity::Unsupported => "unsupported",
@@ -300,79 +296,20 @@ fn told(file: &str, offset: u64, what: &What) -> Finding {
     }
 }
 
-fn cause(error: &BlockError) -> &'static str {
-    match error {
-        BlockError::NoMagic => "no_block",
-        BlockError::Cut { .. } => "cut",
-        BlockError::HeaderCrc { .. } => "header_crc",
-        BlockError::Field { .. } => "field",
-        BlockError::BodyCrc { .. } => "body_crc",
-        BlockError::Padding { .. } => "padding",
-    }
-}
-
 fn refusal(file: &str, error: &ReadError) -> Finding {
-    let (class, offset, severity) = match error {
-        ReadError::NotASegment(_) => ("not_a_segment", 0, "damage"),
-        ReadError::NeverBegun => ("never_begun", 0, "note"),
-        // The head is what is wrong; where the first block stands that betrays it is no matter.
-        ReadError::HeadLost { .. } => ("head_lost", 0, "damage"),
-        ReadError::Damaged { offset, .. } => ("damaged", *offset, "damage"),
-        ReadError::Unsupported { offset, .. } => ("unsupported", *offset, "unsupported"),
-        ReadError::Io { .. } => unreachable!("memory can be read"),
+    let severity = match error {
+        ReadError::NeverBegun => "note",
+        ReadError::Unsupported { .. } => "unsupported",
+        _ => "damage",
     };
     Finding {
         file: file.into(),
-        offset,
-        class: class.into(),
+        offset: error.offset(),
+        class: error.class().into(),
         cause: None,
         severity: severity.into(),
     }
 }
-
-/// The classes of docs/FORMAT.md §13, in its order: of several errors at one offset the first one counts.
-const CLASSES: &[&str] = &[
-    "not_a_segment",
-    "never_begun",
-    "head_lost",
-    "damaged",
-    "unsupported",
-    "segment_copy",
-    "zeros",
-    "broken_block",
-    "foreign_block",
-    "misplaced_block",
-    "malformed_body",
-    "block_number",
-    "watermark_ahead",
-    "key_missing",
-    "recipients",
-    "feature_unstated",
-    "stream_missing",
-    "stream_repeated",
-    "slot_differs",
-    "chunks_missing",
-    "stream_seq_repeated",
-    "body_hash",
-    "erased_unstated",
-    "leaf_count",
-    "root",
-    "signature",
-    "footer",
-    "index",
-    "after_footer",
-    "unclosed",
-    "commitment",
-    "not_authentic",
-    "malformed_plaintext",
-    "chunks_so_far",
-    "node_differs",
-    "segments_missing",
-    "previous_differs",
-    "same_place",
-    "root_since",
-    "head_missing",
-];
 
 fn first_error(vector: &Vector, findings: &[Finding]) -> Option<Wrong> {
     let place = |finding: &&Finding| {
