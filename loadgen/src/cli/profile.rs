@@ -4,6 +4,7 @@
 pub(super) mod engine_config;
 
 use super::{EXIT_UNREACHABLE, EXIT_USAGE, fail};
+use crate::output::words::with_commas;
 use crate::plan::{Impairments, Media};
 use crate::profile::units::format_ns;
 use crate::profile::{BUILTIN, GroupProfile, Offered, Profile, Video};
@@ -166,7 +167,7 @@ fn check(profile: &Profile, as_json: bool) -> Result<(), Failure> {
 }
 
 fn checked_text(profile: &Profile, offered: &Offered) -> String {
-    let (cameras, streams) = (thousands(offered.cameras), thousands(offered.streams));
+    let (cameras, streams) = (with_commas(offered.cameras), with_commas(offered.streams));
     let (mbps, pps) = (
         offered.mbps * offered.peak_share,
         offered.pps * offered.peak_share,
@@ -191,11 +192,11 @@ fn checked_text(profile: &Profile, offered: &Offered) -> String {
         profile.about,
         match offered.customers {
             1 => "one customer".to_owned(),
-            more => format!("{} customers", thousands(more)),
+            more => format!("{} customers", with_commas(more)),
         },
         profile.seed,
-        thousands(mbps.round() as u64),
-        thousands(pps.round() as u64),
+        with_commas(mbps.round() as u64),
+        with_commas(pps.round() as u64),
         offered.burst_packets_max,
         offered.frame_packets_max,
         format_ns(profile.duration_ns()),
@@ -235,7 +236,7 @@ fn row(group: &GroupProfile) -> [String; 6] {
         None => ("PCMU".to_owned(), "0.083".to_owned(), String::new()),
         Some(video) => (what(video, group.audio), rate(video), key_interval(video)),
     };
-    let count = thousands(u64::from(group.count));
+    let count = with_commas(u64::from(group.count));
     [group.name.clone(), count, what, mbps, key, how.join(", ")]
 }
 
@@ -313,18 +314,6 @@ fn impaired(impair: &Impairments) -> Vec<&'static str> {
         .filter(|(on, _)| *on)
         .map(|(_, name)| name)
         .collect()
-}
-
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

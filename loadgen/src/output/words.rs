@@ -2,11 +2,20 @@
 
 /// 47490518 → `47 490 518`, with narrow no-break spaces.
 pub fn count(number: u64) -> String {
+    by_threes(number, '\u{202f}')
+}
+
+/// 47490518 → `47,490,518`: for tables in a terminal, whose fonts may lack narrow spaces.
+pub fn with_commas(number: u64) -> String {
+    by_threes(number, ',')
+}
+
+fn by_threes(number: u64, between: char) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 2);
     for (place, digit) in digits.chars().enumerate() {
         if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push('\u{202f}');
+            text.push(between);
         }
         text.push(digit);
     }

@@ -2,6 +2,7 @@
 
 use super::check::StreamVerdict;
 use super::{Verdict, judge::Impairment};
+use crate::output::words::with_commas;
 use crate::result::{EngineFigures, StoredFigures};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -97,15 +98,18 @@ impl Verdict {
         );
         line(
             text,
-            format_args!("intended   {:>14}", grouped(sum(|s| s.intended))),
+            format_args!("intended   {:>14}", with_commas(sum(|s| s.intended))),
         );
-        line(text, format_args!("sent       {:>14}", grouped(sum(|s| s.sent))));
+        line(
+            text,
+            format_args!("sent       {:>14}", with_commas(sum(|s| s.sent))),
+        );
         match engine {
             Some(engine) => line(
                 text,
                 format_args!(
                     "received   {:>14}   by the engine's count: RTCP, noise and what it refused are in it",
-                    grouped(engine.received)
+                    with_commas(engine.received)
                 ),
             ),
             None => line(
@@ -117,10 +121,10 @@ impl Verdict {
             text,
             format_args!(
                 "stored     {:>14}   of {} that ought to be; RTCP {} of {}",
-                grouped(f.stored),
-                grouped(f.expected),
-                grouped(f.rtcp_stored),
-                grouped(f.rtcp_expected)
+                with_commas(f.stored),
+                with_commas(f.expected),
+                with_commas(f.rtcp_stored),
+                with_commas(f.rtcp_expected)
             ),
         );
         if let Some(arrival) = &f.arrival_ms {
@@ -138,26 +142,26 @@ impl Verdict {
         let lost = &self.figures.lost_by;
         line(
             text,
-            format_args!("lost by    generator   {:>10}", grouped(lost.generator)),
+            format_args!("lost by    generator   {:>10}", with_commas(lost.generator)),
         );
         line(
             text,
             format_args!(
                 "           impairment  {:>10}   on purpose",
-                grouped(lost.impairment)
+                with_commas(lost.impairment)
             ),
         );
         let reasons: Vec<String> = lost
             .engine
             .iter()
-            .map(|(reason, packets)| format!("{reason} {}", grouped(*packets)))
+            .map(|(reason, packets)| format!("{reason} {}", with_commas(*packets)))
             .collect();
         match engine {
             Some(_) => line(
                 text,
                 format_args!(
                     "           engine      {:>10}   {}",
-                    grouped(lost.engine.values().sum()),
+                    with_commas(lost.engine.values().sum()),
                     reasons.join(", ")
                 ),
             ),
@@ -187,8 +191,8 @@ impl Verdict {
             text,
             format_args!(
                 "gaps       {}, the longest of {} packets",
-                grouped(f.gaps),
-                grouped(f.longest_gap)
+                with_commas(f.gaps),
+                with_commas(f.longest_gap)
             ),
         );
         line(
@@ -210,16 +214,16 @@ impl Verdict {
             found,
         } in &self.impairments
         {
-            let expected = expected.map_or(String::new(), grouped);
+            let expected = expected.map_or(String::new(), with_commas);
             line(
                 text,
-                format_args!("           {name:<25}{expected:>14}{:>14}", grouped(*found)),
+                format_args!("           {name:<25}{expected:>14}{:>14}", with_commas(*found)),
             );
         }
         if f.other_runs > 0 {
             line(
                 text,
-                format_args!("passed over {} packets of other runs", grouped(f.other_runs)),
+                format_args!("passed over {} packets of other runs", with_commas(f.other_runs)),
             );
         }
     }
@@ -326,19 +330,6 @@ fn field(text: &str) -> String {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text.to_owned(),
     }
-}
-
-/// With a comma between every three digits.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn line(text: &mut String, args: std::fmt::Arguments<'_>) {

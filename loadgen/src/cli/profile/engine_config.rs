@@ -2,8 +2,9 @@
 //!
 //! Invariants: an identity that is there is never overwritten, nor is a configuration that is not ours.
 
-use super::{Chosen, Failure, print, thousands};
+use super::{Chosen, Failure, print};
 use crate::cli::{EXIT_UNREACHABLE, resolve};
+use crate::output::words::with_commas;
 use crate::plan::Plan;
 use crate::profile::{ENGINE_CONFIG_MARK, EngineConfig};
 use clap::Args;
@@ -78,8 +79,8 @@ pub(super) fn write(args: &EngineConfigArgs) -> Result<(), Failure> {
     print(&format!(
         "{}: {} cameras of {} customers, whose identities stand beside it\n",
         path.display(),
-        thousands(known as u64),
-        thousands(identities.len() as u64),
+        with_commas(known as u64),
+        with_commas(identities.len() as u64),
     ))
 }
 
