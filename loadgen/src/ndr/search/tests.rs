@@ -103,6 +103,14 @@ fn assert_narrow(bracket: &Bracket, settings: &Settings) -> (f64, f64) {
     }
 }
 
+fn assert_brackets_hold_the_truth(search: &Search, world: &World) {
+    for bracket in search.brackets() {
+        let (met, high) = assert_narrow(&bracket, search.settings());
+        let truth = world.truth(bracket.goal);
+        assert!(met <= truth && truth < high, "{bracket:?} without {truth}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -110,11 +118,7 @@ proptest! {
     fn a_sharp_limit_is_bracketed_for_every_goal(limit in 2.0..500_000.0f64, start in 1u64..1_000_000, seed: u64) {
         let world = World { limit, ..CALM };
         let search = search(Settings { start, ..settings() }, world, seed);
-        for bracket in search.brackets() {
-            let (met, high) = assert_narrow(&bracket, search.settings());
-            let truth = world.truth(bracket.goal);
-            prop_assert!(met <= truth && truth < high, "{bracket:?} without {truth}");
-        }
+        assert_brackets_hold_the_truth(&search, &world);
         prop_assert!(search.trials() <= 2 * TRIALS_PER_GOAL, "{} trials", search.trials());
     }
 
@@ -124,11 +128,7 @@ proptest! {
     ) {
         let world = World { limit, short_gain, ..CALM };
         let search = search(settings(), world, seed);
-        for bracket in search.brackets() {
-            let (met, high) = assert_narrow(&bracket, search.settings());
-            let truth = world.truth(bracket.goal);
-            prop_assert!(met <= truth && truth < high, "{bracket:?} without {truth}");
-        }
+        assert_brackets_hold_the_truth(&search, &world);
         prop_assert!(search.trials() <= 2 * TRIALS_PER_GOAL, "{} trials", search.trials());
     }
 
@@ -138,11 +138,7 @@ proptest! {
     ) {
         let world = World { limit, glitch, ..CALM };
         let search = search(settings(), world, seed);
-        for bracket in search.brackets() {
-            let (met, high) = assert_narrow(&bracket, search.settings());
-            let truth = world.truth(bracket.goal);
-            prop_assert!(met <= truth && truth < high, "{bracket:?} without {truth}");
-        }
+        assert_brackets_hold_the_truth(&search, &world);
         prop_assert!(search.trials() <= 4 * TRIALS_PER_GOAL, "{} trials", search.trials());
     }
 
