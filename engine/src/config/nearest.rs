@@ -9,21 +9,8 @@ pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&
 /// Slips between two words: letters inserted, left out, replaced, or swapped with their neighbour (optimal string
 /// alignment), after folding case and taking `-` for `_`.
 fn distance(a: &str, b: &str) -> usize {
-    let fold = |word: &str| word.to_lowercase().replace('-', "_").chars().collect::<Vec<_>>();
-    let (a, b) = (fold(a), fold(b));
-    let (mut before, mut last): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=b.len()).collect());
-    for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            row[j] = replaced.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
+    let fold = |word: &str| word.to_lowercase().replace('-', "_");
+    strsim::osa_distance(&fold(a), &fold(b))
 }
 
 #[cfg(test)]
