@@ -176,6 +176,8 @@ pub struct Snapshot {
     pub rehomed: u64,
     /// Kernel's socket drop counter. With GRO it counts batches: a hint that the loss lies before us, no more.
     pub kernel_drop_batches: u64,
+    /// System calls that the shard made on its ring: under load, far fewer than packets.
+    pub ring_enters: u64,
     /// Chunks sealed.
     pub chunks: u64,
     /// Bytes of segments made durable by the shard, padding included; a segment's first blocks, its index and footer are
@@ -209,6 +211,7 @@ impl Snapshot {
             account: Account::default(),
             rehomed: 0,
             kernel_drop_batches: 0,
+            ring_enters: 0,
             chunks: 0,
             written_bytes: 0,
             segments: 0,
@@ -235,6 +238,7 @@ impl Snapshot {
             account,
             rehomed,
             kernel_drop_batches,
+            ring_enters,
             chunks,
             written_bytes,
             segments,
@@ -254,6 +258,7 @@ impl Snapshot {
         self.account = *account;
         self.rehomed = *rehomed;
         self.kernel_drop_batches = *kernel_drop_batches;
+        self.ring_enters = *ring_enters;
         self.chunks = *chunks;
         self.written_bytes = *written_bytes;
         self.segments = *segments;
@@ -276,6 +281,7 @@ impl Snapshot {
         self.account.merge(&other.account);
         self.rehomed += other.rehomed;
         self.kernel_drop_batches += other.kernel_drop_batches;
+        self.ring_enters += other.ring_enters;
         self.chunks += other.chunks;
         self.written_bytes += other.written_bytes;
         self.segments += other.segments;

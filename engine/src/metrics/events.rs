@@ -196,6 +196,7 @@ fn figures(event: &str, totals: &Totals, span: &Span) -> Value {
         "restarts": restarts,
         "rehomed": sum.rehomed,
         "kernel_drop_batches": sum.kernel_drop_batches,
+        "ring_enters": sum.ring_enters,
         "chunks": sum.chunks,
         "written_bytes": sum.written_bytes,
         "segments": sum.segments,

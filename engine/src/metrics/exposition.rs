@@ -20,7 +20,7 @@ const LATENCY_BOUNDS_US: [u64; 15] = [
 /// A figure that every shard has: its name without the `harborseal_` in front, kind, help, and where it is.
 type Figure = (&'static str, &'static str, &'static str, fn(&Snapshot) -> u64);
 
-const FIGURES: [Figure; 19] = [
+const FIGURES: [Figure; 20] = [
     (
         "streams",
         "gauge",
@@ -86,6 +86,12 @@ const FIGURES: [Figure; 19] = [
         "counter",
         "Socket drops as the kernel counts them, in batches: a hint that packets are lost before they are received.",
         |s| s.kernel_drop_batches,
+    ),
+    (
+        "ring_enters_total",
+        "counter",
+        "System calls that the shard made on its ring.",
+        |s| s.ring_enters,
     ),
     ("sealed_chunks_total", "counter", "Chunks sealed.", |s| s.chunks),
     (

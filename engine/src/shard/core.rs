@@ -431,6 +431,11 @@ impl Core {
         self.books.kernel_drop_batches = batches;
     }
 
+    /// Notes the system calls made on this shard's ring.
+    pub fn note_ring_enters(&mut self, enters: u64) {
+        self.books.ring_enters = enters;
+    }
+
     /// Every stream's ledger.
     pub fn ledgers(&self) -> Vec<StreamLedger> {
         self.streams.ledgers(self.settings.shard)

@@ -372,6 +372,7 @@ impl Shard {
             .take_if(|(registry, _)| self.core.is_in_force(registry));
         if now.mono_ns.saturating_sub(self.published_ns) >= PUBLISH_NS {
             self.published_ns = now.mono_ns;
+            self.core.note_ring_enters(self.ring.counters().enters);
             self.outside.port.publish(self.core.snapshot(now));
         }
     }
@@ -419,6 +420,7 @@ impl Shard {
         self.note_kernel_drops();
         self.core.finish(&mut self.outside);
         self.ring.wipe_idle();
+        self.core.note_ring_enters(self.ring.counters().enters);
         let snapshot = self.core.snapshot(now()).clone();
         self.outside.port.publish(&snapshot);
         Ended {

@@ -66,6 +66,8 @@ pub(super) struct Core {
     /// Borrows `*ring`, which outlives it: see `drop`.
     submitter: Submitter<'static>,
     registered: bool,
+    /// System calls made on this ring, those that set it up not counted.
+    pub enters: u64,
     pub report: CoreReport,
     _one_thread: PhantomData<*const ()>,
 }
@@ -104,6 +106,7 @@ impl Core {
             ring,
             submitter,
             registered: false,
+            enters: 0,
             report,
             _one_thread: PhantomData,
         };
@@ -221,12 +224,14 @@ impl Core {
 
     /// Submits what is queued and runs deferred work, without waiting.
     pub(super) fn submit(&mut self) -> io::Result<()> {
+        self.enters += 1;
         tolerate(self.submitter.submit())
     }
 
     /// Submits, then waits for `want` completions; after `min_wait_us` one is enough, after `timeout_us` none
     /// is needed. Does not wait if completions are there already.
     pub(super) fn wait(&mut self, want: usize, min_wait_us: u32, timeout_us: u64) -> io::Result<()> {
+        self.enters += 1;
         let timeout = Timespec::new()
             .sec(timeout_us / 1_000_000)
             .nsec((timeout_us % 1_000_000) as u32 * 1_000);

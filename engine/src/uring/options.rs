@@ -54,6 +54,8 @@ pub struct RingReport {
 /// Counters of the whole ring since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingCounters {
+    /// System calls made on the ring: waits and submissions.
+    pub enters: u64,
     /// Receives that ended because no buffer was free.
     pub out_of_buffers: u64,
     /// Receives armed, the first time included.

@@ -115,7 +115,10 @@ impl Ring {
     }
 
     pub fn counters(&self) -> RingCounters {
-        self.counters
+        RingCounters {
+            enters: self.core.enters,
+            ..self.counters
+        }
     }
 
     /// Submits what is queued and waits for completions: up to `min_wait_us` for a good batch of them, then for a
