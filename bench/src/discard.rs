@@ -28,6 +28,8 @@ pub struct Taken {
     /// What the kernel delivered at once: a batch of packets with GRO.
     pub datagrams: u64,
     pub wakeups: u64,
+    /// System calls made on the ring.
+    pub ring_enters: u64,
     /// By the kernel's own counter, which counts batches.
     pub kernel_drop_batches: u64,
 }
@@ -98,6 +100,7 @@ pub fn run_child(options: &Child) -> anyhow::Result<()> {
                     stop.load(Ordering::Relaxed)
                 })?;
                 taken.kernel_drop_batches = ring.kernel_drops(0);
+                taken.ring_enters = ring.counters().enters;
                 Ok(taken)
             })
         })
@@ -115,6 +118,7 @@ pub fn run_child(options: &Child) -> anyhow::Result<()> {
         sum.bytes += taken.bytes;
         sum.datagrams += taken.datagrams;
         sum.wakeups += taken.wakeups;
+        sum.ring_enters += taken.ring_enters;
         sum.kernel_drop_batches += taken.kernel_drop_batches;
     }
     println!("{}", serde_json::to_string(&sum)?);

@@ -6,6 +6,9 @@
 //! What a packet costs is user and system time of every thread of the process, kernel workers included, from the moment it
 //! is ready until it is gone, ÷ packets stored (the discard receiver: ÷ packets taken). The busy time of the core from
 //! /proc/stat stands beside it: what nobody's account holds (interrupts, the kernel's own threads) shows there.
+//!
+//! System calls are counted twice: those on the rings by the engine itself, in every run; all of them by the kernel, in a run of its own,
+//! because that makes each of them dearer.
 
 mod report;
 
@@ -22,15 +25,18 @@ use crate::lab::{Engine, EngineOptions, Lab, Place, needed_bytes};
 use crate::load::{Cameras, Load, LoadOptions};
 use crate::machine::{Cpus, Machine};
 use crate::output::{Output, progress};
-use report::{DiscardRun, EngineRun, Report};
+use crate::syscalls::{self, Counting};
+use report::{Calls, DiscardRun, EngineRun, Report, Runs};
 
 /// How often a running engine is looked after.
 const LOOK: Duration = Duration::from_millis(100);
 /// After the last packet: the chunk deadline (500 ms) and a commit, with room for a busy machine.
 const SETTLE: Duration = Duration::from_millis(1000);
 
-/// How long each run sends if nothing else is asked for. With ten runs and what is around them: four minutes.
+/// How long each run sends if nothing else is asked for. With ten runs, the one that counts, and what is around them: four minutes.
 const SECONDS: f64 = 20.0;
+/// Longest run for counting: shares are settled long before.
+const COUNTED_SECONDS: f64 = 5.0;
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -69,19 +75,20 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
         lab: &lab,
         stop: &stop,
     };
-    let (mut engine_runs, mut discard_runs) = (Vec::new(), Vec::new());
+    let mut runs = Runs::default();
     for round in 1..=options.repeats {
         let of = options.repeats;
         let run = bench.engine_run()?;
         progress(format_args!("round {round}/{of}: engine   {}", run.line()));
-        engine_runs.push(run);
+        runs.engine.push(run);
         let run = bench.discard_run()?;
         progress(format_args!("round {round}/{of}: discard  {}", run.line()));
-        discard_runs.push(run);
+        runs.discard.push(run);
     }
+    runs.calls = bench.counted_run()?;
     let disk = crate::machine::file_system(lab.dir());
     lab.remove()?;
-    let report = Report::new(options, &load, machine, cpus, disk, engine_runs, discard_runs);
+    let report = Report::new(options, &load, machine, cpus, disk, runs);
     options.output.write(&report.table(), &report)?;
     Ok(report.valid)
 }
@@ -111,6 +118,37 @@ impl Bench<'_> {
         let core = self.core()?.since(core);
         self.lab.empty()?;
         EngineRun::new(load, sent, account, core)
+    }
+
+    /// All system calls of the engine's process, from ready until the last packet is durable.
+    fn counted_run(&self) -> anyhow::Result<Calls> {
+        if let Some(why) = syscalls::objection() {
+            progress(format_args!("system calls are not counted by the kernel: {why}"));
+            return Ok(Calls::not_counted(why));
+        }
+        let load = self.load.lasting(COUNTED_SECONDS)?;
+        self.lab.empty()?;
+        let mut engine = Engine::start(
+            self.lab,
+            &self.options.engine,
+            &self.cpus.engine,
+            &load,
+            self.stop,
+        )?;
+        let counting = Counting::start(engine.pid(), self.cpus.fleet, self.stop)?;
+        let cameras = Cameras::start(&load, &[engine.listen], self.cpus.fleet)?;
+        while !cameras.has_ended() {
+            self.stop.sleep(LOOK)?;
+            engine.look_after()?;
+        }
+        cameras.finish(self.stop)?;
+        self.stop.sleep(SETTLE)?;
+        let counted = counting.finish(self.stop)?;
+        let account = engine.stop(self.stop)?;
+        self.lab.empty()?;
+        let calls = Calls::of(counted, &account)?;
+        progress(format_args!("counting: {}", calls.line()));
+        Ok(calls)
     }
 
     fn discard_run(&self) -> anyhow::Result<DiscardRun> {

@@ -123,6 +123,13 @@ impl Load {
         Load::new(options)
     }
 
+    /// The same for at most so long.
+    pub fn lasting(&self, seconds: f64) -> anyhow::Result<Load> {
+        let mut options = self.options.clone();
+        options.seconds = Some(self.seconds().min(seconds));
+        Load::new(options)
+    }
+
     /// The same cameras, their rates such that they send about so many packets a second in all.
     pub fn at_rate(&self, packets_per_second: f64) -> anyhow::Result<Load> {
         let offered = self.profile.offered();

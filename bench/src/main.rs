@@ -16,6 +16,7 @@ mod recover;
 mod sample;
 mod segments;
 mod stages;
+mod syscalls;
 mod table;
 mod verify;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use anyhow::Context;
+use harborseal::config::Chunk;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -14,6 +15,7 @@ use crate::lab::Account;
 use crate::load::{Description, Load, Sent, objections};
 use crate::machine::{Cpus, Machine};
 use crate::sample::median;
+use crate::syscalls::Counted;
 
 const SCHEMA: &str = "harborseal-bench/line-rate/1";
 
@@ -29,6 +31,8 @@ pub struct EngineRun {
     pub lost_unexplained: i64,
     /// The kernel's own counter, for comparison: it counts batches, not packets.
     pub kernel_drop_batches: u64,
+    /// Sent less stored: lost anywhere after the sender.
+    pub lost_after_sender: i64,
     /// Stored, while all cameras were on.
     pub gbps: f64,
     pub cpu_ns_per_packet: f64,
@@ -42,6 +46,8 @@ pub struct EngineRun {
     pub durable_ms_p50: Option<f64>,
     pub durable_ms_p99: Option<f64>,
     pub rss_mib: f64,
+    /// System calls on the shards' rings, by the engine's own count, for 1,000 packets stored.
+    pub ring_enters_per_1000_packets: f64,
     pub segments: u64,
     pub written_bytes: u64,
     /// Kernel workers that were found on another CPU and moved.
@@ -80,6 +86,7 @@ impl EngineRun {
             dropped,
             dropped_by,
             lost_unexplained: sent as i64 - received as i64,
+            lost_after_sender: sent as i64 - stored as i64,
             kernel_drop_batches: number("kernel_drop_batches")?,
             gbps: fleet.gbps * stored as f64 / sent.max(1) as f64,
             cpu_ns_per_packet: per_packet(account.cpu),
@@ -91,6 +98,7 @@ impl EngineRun {
             durable_ms_p50: ledger["durable_ms_p50"].as_f64(),
             durable_ms_p99: ledger["durable_ms_p99"].as_f64(),
             rss_mib: account.memory_bytes as f64 / f64::from(1 << 20),
+            ring_enters_per_1000_packets: number("ring_enters")? as f64 * 1000.0 / stored.max(1) as f64,
             segments: number("segments")?,
             written_bytes: number("written_bytes")?,
             threads_moved: account.repinned,
@@ -100,17 +108,12 @@ impl EngineRun {
         })
     }
 
-    /// Sent and not stored, for whatever reason.
-    pub fn lost(&self) -> i64 {
-        self.sent as i64 - self.stored as i64
-    }
-
     pub fn line(&self) -> String {
         format!(
             "{:6.0} ns/packet, {:.2} Gb/s stored, {} of {} lost ({} dropped, {} unexplained), core {:.0} % busy{}",
             self.cpu_ns_per_packet,
             self.gbps,
-            self.lost(),
+            self.lost_after_sender,
             self.sent,
             self.dropped,
             self.lost_unexplained,
@@ -137,6 +140,7 @@ pub struct DiscardRun {
     pub core: Core,
     pub core_busy_percent: f64,
     pub packets_per_datagram: f64,
+    pub ring_enters_per_1000_packets: f64,
     pub taken: Taken,
     pub fleet: Sent,
     pub valid: bool,
@@ -159,6 +163,7 @@ impl DiscardRun {
             core,
             core_busy_percent: core.busy_percent(),
             packets_per_datagram: taken.packets as f64 / taken.datagrams.max(1) as f64,
+            ring_enters_per_1000_packets: taken.ring_enters as f64 * 1000.0 / taken.packets.max(1) as f64,
             taken,
             valid: invalid_because.is_empty(),
             invalid_because,
@@ -193,6 +198,70 @@ fn because(reasons: &[String]) -> String {
     }
 }
 
+/// What one run showed that only counted system calls.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Calls {
+    pub per_1000_packets: Option<f64>,
+    /// By thread, of the same 1,000 packets.
+    pub per_1000_packets_by_thread: BTreeMap<String, f64>,
+    /// Of the same run, by the engine's own count: what of it was on rings.
+    pub ring_enters_per_1000_packets: Option<f64>,
+    pub stored: u64,
+    pub counted: Counted,
+    pub not_counted_because: Option<String>,
+}
+
+impl Calls {
+    pub fn not_counted(why: String) -> Calls {
+        Calls {
+            not_counted_because: Some(why),
+            ..Calls::default()
+        }
+    }
+
+    pub fn of(counted: Counted, account: &Account) -> anyhow::Result<Calls> {
+        let number = |key: &str| {
+            let number = account.ledger[key].as_u64();
+            number.with_context(|| format!("the engine's last line has no `{key}`"))
+        };
+        let stored = number("stored")?;
+        let share = |calls: u64| calls as f64 * 1000.0 / stored.max(1) as f64;
+        Ok(Calls {
+            per_1000_packets: Some(share(counted.total)),
+            per_1000_packets_by_thread: counted
+                .by_thread
+                .iter()
+                .map(|(thread, &calls)| (thread.clone(), share(calls)))
+                .collect(),
+            ring_enters_per_1000_packets: Some(share(number("ring_enters")?)),
+            stored,
+            counted,
+            not_counted_because: None,
+        })
+    }
+
+    pub fn line(&self) -> String {
+        match (self.per_1000_packets, &self.not_counted_because) {
+            (Some(calls), _) => format!(
+                "{calls:.2} for 1,000 packets, all threads; {:.2} of them on rings",
+                self.ring_enters_per_1000_packets.unwrap_or_default()
+            ),
+            (None, why) => format!(
+                "not counted: {}",
+                why.as_deref().unwrap_or("no run for it was made")
+            ),
+        }
+    }
+}
+
+/// All runs of a measurement.
+#[derive(Debug, Default)]
+pub struct Runs {
+    pub engine: Vec<EngineRun>,
+    pub discard: Vec<DiscardRun>,
+    pub calls: Calls,
+}
+
 /// All of it. The counts are those of one run, the one with the median loss, so that they add up; the other figures are medians.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -211,6 +280,9 @@ pub struct Report {
     pub stored: u64,
     pub dropped: u64,
     pub lost_unexplained: i64,
+    /// Sent less stored in that run, and in the worst of the valid ones.
+    pub lost_after_sender: i64,
+    pub lost_after_sender_worst: i64,
     pub gbps: f64,
     pub engine_cpu_ns_per_packet: f64,
     pub discard_cpu_ns_per_packet: f64,
@@ -221,7 +293,13 @@ pub struct Report {
     pub discard_core_busy_percent: f64,
     pub durable_ms_p50: Option<f64>,
     pub durable_ms_p99: Option<f64>,
+    /// `chunk.deadline`, at its default.
+    pub chunk_deadline_ms: f64,
+    pub durable_ms_p99_over_deadline: Option<f64>,
     pub rss_mib: f64,
+    pub ring_enters_per_1000_packets: f64,
+    pub discard_ring_enters_per_1000_packets: f64,
+    pub system_calls: Calls,
     pub valid: bool,
     pub invalid_because: Vec<String>,
     engine_runs: Vec<EngineRun>,
@@ -235,10 +313,9 @@ impl Report {
         machine: Machine,
         cpus: Cpus,
         disk: String,
-        engine_runs: Vec<EngineRun>,
-        discard_runs: Vec<DiscardRun>,
+        runs: Runs,
     ) -> Report {
-        let rounds: Vec<_> = engine_runs.iter().zip(&discard_runs).collect();
+        let rounds: Vec<_> = runs.engine.iter().zip(&runs.discard).collect();
         let good: Vec<_> = rounds
             .iter()
             .copied()
@@ -260,6 +337,9 @@ impl Report {
             .map(|(engine, discard)| engine.cpu_ns_per_packet / discard.cpu_ns_per_packet)
             .collect();
         let typical = median_loss(used.iter().map(|(run, _)| *run));
+        let worst = used.iter().map(|(run, _)| run.lost_after_sender).max();
+        let durable_ms_p99 = of_all(|run| run.durable_ms_p99);
+        let chunk_deadline_ms = Chunk::default().deadline.as_secs_f64() * 1e3;
         Report {
             schema: SCHEMA,
             machine,
@@ -275,6 +355,8 @@ impl Report {
             stored: typical.stored,
             dropped: typical.dropped,
             lost_unexplained: typical.lost_unexplained,
+            lost_after_sender: typical.lost_after_sender,
+            lost_after_sender_worst: worst.unwrap_or(typical.lost_after_sender),
             gbps: engine(|run| run.gbps),
             engine_cpu_ns_per_packet: engine(|run| run.cpu_ns_per_packet),
             discard_cpu_ns_per_packet: discard(|run| run.cpu_ns_per_packet),
@@ -283,12 +365,17 @@ impl Report {
             engine_core_busy_percent: engine(|run| run.core_busy_percent),
             discard_core_busy_percent: discard(|run| run.core_busy_percent),
             durable_ms_p50: of_all(|run| run.durable_ms_p50),
-            durable_ms_p99: of_all(|run| run.durable_ms_p99),
+            durable_ms_p99,
+            chunk_deadline_ms,
+            durable_ms_p99_over_deadline: durable_ms_p99.map(|ms| ms - chunk_deadline_ms),
             rss_mib: engine(|run| run.rss_mib),
+            ring_enters_per_1000_packets: engine(|run| run.ring_enters_per_1000_packets),
+            discard_ring_enters_per_1000_packets: discard(|run| run.ring_enters_per_1000_packets),
+            system_calls: runs.calls,
             valid: invalid_because.is_empty(),
             invalid_because,
-            engine_runs,
-            discard_runs,
+            engine_runs: runs.engine,
+            discard_runs: runs.discard,
         }
     }
 
@@ -302,6 +389,13 @@ impl Report {
         line("stored", self.stored.to_string());
         line("dropped by the engine", self.dropped.to_string());
         line("lost, unexplained", self.lost_unexplained.to_string());
+        line(
+            "lost after the sender",
+            format!(
+                "{} (worst round: {})",
+                self.lost_after_sender, self.lost_after_sender_worst
+            ),
+        );
         line("rate stored", format!("{:.3} Gb/s", self.gbps));
         let spread = |values: Vec<f64>| crate::sample::spread_percent(&values);
         let costs = self.engine_runs.iter().map(|run| run.cpu_ns_per_packet).collect();
@@ -341,6 +435,19 @@ impl Report {
                 latency(self.durable_ms_p99)
             ),
         );
+        let over = |ms: f64| format!("{ms:+.0} ms");
+        line(
+            "p99 over the deadline",
+            self.durable_ms_p99_over_deadline.map_or("none".to_owned(), over),
+        );
+        line(
+            "ring system calls",
+            format!(
+                "{:.2} for 1,000 packets (receive and discard: {:.2})",
+                self.ring_enters_per_1000_packets, self.discard_ring_enters_per_1000_packets
+            ),
+        );
+        line("all system calls", self.system_calls.line());
         line("memory", format!("{:.0} MiB", self.rss_mib));
         match self.valid {
             true => line("valid", "yes".to_owned()),
@@ -365,6 +472,6 @@ fn judge(good: usize, all: usize, rounds: &[(&EngineRun, &DiscardRun)]) -> Vec<S
 /// The run with the median loss; of two in the middle, the one that lost more.
 fn median_loss<'a>(runs: impl Iterator<Item = &'a EngineRun>) -> &'a EngineRun {
     let mut runs: Vec<_> = runs.collect();
-    runs.sort_by_key(|run| run.lost());
+    runs.sort_by_key(|run| run.lost_after_sender);
     runs[runs.len() / 2]
 }
