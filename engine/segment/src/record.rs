@@ -43,6 +43,26 @@ pub fn push_record(buf: &mut [u8], at: usize, flags: u16, delta_us: u32, packet:
     end
 }
 
+/// Makes the first of some records the one that deltas count from, as when a chunk begins with it. `records` are whole records and nothing
+/// else. Returns by how much every delta became less, and the largest that is left.
+///
+/// A record that was stamped before the first one, by a clock that stepped, is stamped with it.
+pub fn rebase(records: &mut [u8]) -> (u32, u32) {
+    let (mut at, mut base_us, mut latest_us) = (0, 0, 0);
+    while at < records.len() {
+        let head = &mut records[at..at + RECORD_HEAD_LEN];
+        let delta_us = u32_in(head, record_at::DELTA_US);
+        if at == 0 {
+            base_us = delta_us;
+        }
+        let rebased_us = delta_us.saturating_sub(base_us);
+        put(head, record_at::DELTA_US, &rebased_us.to_le_bytes());
+        latest_us = rebased_us.max(latest_us);
+        at += record_len(usize::from(u16_in(head, record_at::LEN)));
+    }
+    (base_us, latest_us)
+}
+
 /// Bytes that a packet of `packet_len` bytes takes in a chunk.
 pub const fn record_len(packet_len: usize) -> usize {
     RECORD_HEAD_LEN + packet_len
@@ -157,6 +177,25 @@ mod tests {
         fn arbitrary_bytes_never_panic_and_end(body in prop::collection::vec(any::<u8>(), 0..2000)) {
             prop_assert!(Records::new(&body).count() <= body.len() / RECORD_HEAD_LEN + 1);
         }
+    }
+
+    #[test]
+    fn deltas_count_from_the_first_record_that_is_left() {
+        let mut body = chunk_of(&[
+            (false, 1, vec![1; 10]),
+            (true, 700, vec![2; 20]),
+            (false, 950, vec![]),
+            (false, 0, vec![3; 5]),
+        ]);
+        let second = ChunkHead::LEN + record_len(10);
+        assert_eq!(rebase(&mut body[second..]), (700, 250));
+        let read = Records::new(&body).map(|r| r.map(|r| (r.rtcp, r.arrival_delta_us, r.packet.len())));
+        let read: Vec<_> = read.collect::<Result<_, _>>().expect("whole records");
+        assert_eq!(
+            read,
+            [(false, 1, 10), (true, 0, 20), (false, 250, 0), (false, 0, 5)]
+        );
+        assert_eq!(rebase(&mut []), (0, 0));
     }
 
     #[test]
