@@ -7,7 +7,8 @@
 
 pub mod harness;
 pub mod power_cut;
-// The one exception: here the engine's decisions are met from inside, in a world that is simulated.
+// The two exceptions: here the engine's decisions are met from inside, under a clock or in a world that is simulated.
+pub mod alone;
 pub mod sim;
 #[path = "vectors/generate/mod.rs"]
 pub mod vectors;

@@ -188,9 +188,9 @@ pub struct Snapshot {
     /// Segments given up after a failed write or fdatasync.
     pub segments_retired: u64,
     /// Chunk buffers of the pool, and how many are free.
-    pub pool_buffers: u64,
+    pub pool_bytes: u64,
     /// Free chunk buffers.
-    pub pool_free: u64,
+    pub pool_free_bytes: u64,
     /// Receiving is paused because the pool is low.
     pub paused: bool,
     /// From the arrival of a chunk's first packet to the return of the fdatasync that covers it, in microseconds.
@@ -216,8 +216,8 @@ impl Snapshot {
             written_bytes: 0,
             segments: 0,
             segments_retired: 0,
-            pool_buffers: 0,
-            pool_free: 0,
+            pool_bytes: 0,
+            pool_free_bytes: 0,
             paused: false,
             durable_latency_us: Histogram::new_with_bounds(1, 600_000_000, 3)
                 .expect("1 < 600,000,000 and 3 digits are within hdrhistogram's limits"),
@@ -243,8 +243,8 @@ impl Snapshot {
             written_bytes,
             segments,
             segments_retired,
-            pool_buffers,
-            pool_free,
+            pool_bytes,
+            pool_free_bytes,
             paused,
             durable_latency_us,
         } = other;
@@ -263,8 +263,8 @@ impl Snapshot {
         self.written_bytes = *written_bytes;
         self.segments = *segments;
         self.segments_retired = *segments_retired;
-        self.pool_buffers = *pool_buffers;
-        self.pool_free = *pool_free;
+        self.pool_bytes = *pool_bytes;
+        self.pool_free_bytes = *pool_free_bytes;
         self.paused = *paused;
         let copied = self.durable_latency_us.set_to(durable_latency_us);
         copied.expect("every snapshot's histogram has the bounds that new() gives it");
@@ -286,8 +286,8 @@ impl Snapshot {
         self.written_bytes += other.written_bytes;
         self.segments += other.segments;
         self.segments_retired += other.segments_retired;
-        self.pool_buffers += other.pool_buffers;
-        self.pool_free += other.pool_free;
+        self.pool_bytes += other.pool_bytes;
+        self.pool_free_bytes += other.pool_free_bytes;
         self.paused |= other.paused;
         let added = self.durable_latency_us.add(&other.durable_latency_us);
         added.expect("every snapshot's histogram has the bounds that new() gives it");

@@ -37,7 +37,7 @@ pub struct Plan {
     pub look_back_ns: u64,
     /// Shards.
     pub shards: u16,
-    /// Chunk buffers per shard.
+    /// Memory for chunks of each shard, in buffers of 64 KiB. Eight of them are kept back for other blocks.
     pub buffers: usize,
     /// Of the log.
     pub limits: Limits,
@@ -275,7 +275,7 @@ impl Plan {
             look_back_ns: mono_ns + rng.random_range(0..S / 2),
             shards,
             buffers: if rng.random_bool(0.15) {
-                rng.random_range(11..=18)
+                rng.random_range(9..=12)
             } else {
                 rng.random_range(20..=80)
             },

@@ -405,8 +405,8 @@ impl SimShard {
             dropped.total()
         );
         assert!(
-            books.pool_free <= books.pool_buffers,
-            "more buffers than there are"
+            books.pool_free_bytes <= books.pool_bytes,
+            "more free memory than there is"
         );
         self.tally.add(Fired::Paused, u64::from(books.paused));
     }
@@ -464,8 +464,8 @@ impl SimShard {
         self.tally.packets(books.received, books.stored);
     }
 
-    /// Buffers that are not free.
-    pub fn buffers_out(&self) -> usize {
-        self.core.pool().total() - self.core.pool().free()
+    /// Bytes of buffers that are not free.
+    pub fn bytes_out(&self) -> usize {
+        self.core.pool().total_bytes() - self.core.pool().free_bytes()
     }
 }

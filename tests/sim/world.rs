@@ -479,7 +479,7 @@ impl World {
         self.shards.iter_mut().for_each(|shard| shard.disk.close());
         for shard in &mut self.shards {
             assert_eq!(shard.core.in_flight(), 0, "packets in flight after a stop");
-            assert_eq!(shard.buffers_out(), 0, "chunk buffers were not given back");
+            assert_eq!(shard.bytes_out(), 0, "chunk buffers were not given back");
             for ledger in shard.core.ledgers() {
                 let (ssrc, gone) = (ledger.ssrc, ledger.stored + ledger.dropped.total());
                 assert_eq!(ledger.received, gone, "SSRC {ssrc}: received = stored + dropped");

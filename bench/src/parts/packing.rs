@@ -1,6 +1,6 @@
 //! Pack and seal: from packets to finished blocks, which then are thrown away.
 
-use harborseal::chunk::{OpenChunk, Pool, RecordKind};
+use harborseal::chunk::{BUFFER_BYTES, OpenChunk, Pool, RecordKind};
 use harborseal::uring::{Huge, Region, RegionOptions};
 use harborseal_segment::body::KeyEntry;
 use harborseal_segment::body::StreamInfo;
@@ -144,7 +144,9 @@ impl Packing {
         }
         let open = &mut self.open[stream as usize];
         if open.is_none() {
-            let Some(buffer) = self.pool.take() else { return };
+            let Some(buffer) = self.pool.take(BUFFER_BYTES) else {
+                return;
+            };
             *open = Some(OpenChunk::new(buffer, self.next_serial, arrival_ns, arrival_ns));
             self.next_serial += 1;
         }
@@ -202,6 +204,9 @@ mod tests {
         // 54 packets of 1,200 bytes fill a chunk; 300 of each of two streams fill five and leave 30.
         assert_eq!(packing.chunks, 10);
         assert_eq!(packing.sealed_bytes, 10 * 65_536);
-        assert_eq!(packing.pool.free(), packing.pool.total() - 2);
+        assert_eq!(
+            packing.pool.free_bytes(),
+            packing.pool.total_bytes() - 2 * BUFFER_BYTES
+        );
     }
 }

@@ -197,7 +197,7 @@ mod tests {
         );
         let mut entries = Entries::default();
         for i in 0..count {
-            let buffer = pool.take().unwrap();
+            let buffer = pool.take(4096).unwrap();
             entries.push(Entry {
                 buffer,
                 len: 4096,

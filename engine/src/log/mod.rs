@@ -35,7 +35,7 @@ use harborseal_segment::node::NodeKey;
 use harborseal_segment::random::CryptoRng;
 use harborseal_segment::writer::SegmentWriter;
 
-use crate::chunk::Pool;
+use crate::chunk::{BUFFER_BYTES, Pool};
 use crate::uring::memory::Region;
 use entry::ChunkFacts;
 use prepare::Prepared;
@@ -51,8 +51,9 @@ pub const MAX_WRITES: usize = 16;
 const GATHER_NS: u64 = 5_000_000;
 /// Wait between attempts that failed for lack of space, in nanoseconds.
 const RETRY_NS: u64 = 250_000_000;
-/// Buffers that only blocks other than chunks may take: a new stream's KEY and STREAM, a checkpoint, an ORIGIN.
-pub const META_RESERVE: usize = 8;
+/// Memory that only blocks other than chunks may take: a new stream's KEY and STREAM, a checkpoint, an ORIGIN. A KEY block of 256 entries,
+/// the largest there is, needs 316 KiB of it, in whatever pieces.
+pub const META_RESERVE_BYTES: usize = 8 * BUFFER_BYTES;
 
 const EINTR: i32 = 4;
 const EAGAIN: i32 = 11;

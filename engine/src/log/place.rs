@@ -15,7 +15,7 @@ const CHECKPOINT_NS: u64 = 1_000_000_000;
 impl Log {
     /// Whether a full chunk, with the KEY and STREAM it may need, can be placed now.
     pub fn has_room(&self, pool: &Pool) -> bool {
-        pool.free() >= 2
+        pool.free_bytes() >= 2 * BUFFER_BYTES
             && self
                 .active()
                 .is_some_and(|active| active.room() >= (BUFFER_BYTES * 3) as u64)
@@ -130,11 +130,10 @@ impl Log {
 
     pub(super) fn place_tombstones(&mut self, pool: &mut Pool, now: Now) {
         while let Some((ticket, entries)) = self.tombstones.pop_front() {
-            let Some(active) = self
-                .segments
-                .back_mut()
-                .filter(|a| a.stage == Stage::Good && pool.free() >= 2 && a.room() >= BUFFER_BYTES as u64)
-            else {
+            let Some(active) = self.segments.back_mut().filter(|a| {
+                let room = pool.free_bytes() >= 2 * BUFFER_BYTES && a.room() >= BUFFER_BYTES as u64;
+                a.stage == Stage::Good && room
+            }) else {
                 self.tombstones.push_front((ticket, entries));
                 return;
             };
@@ -156,7 +155,7 @@ impl Log {
         if idle
             || early
             || active.stage == Stage::Failed
-            || pool.free() < 2
+            || pool.free_bytes() < 2 * BUFFER_BYTES
             || active.room() < BUFFER_BYTES as u64
         {
             return;

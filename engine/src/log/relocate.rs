@@ -17,7 +17,7 @@ use harborseal_segment::body::OriginBody;
 use super::entry::{Entry, What};
 use super::prepare::with_padding;
 use super::segment::OpenSegment;
-use super::{Handle, Log, META_RESERVE, Now, Outside, Request, header_of};
+use super::{Handle, Log, META_RESERVE_BYTES, Now, Outside, Request, header_of};
 use crate::chunk::{BUFFER_BYTES, Pool};
 
 /// A failed segment whose chunks live on in another: its identity, and its KEY and STREAM blocks without padding.
@@ -164,16 +164,15 @@ impl Log {
 /// Moves blocks while file and pool have room; true when all are placed.
 fn move_on(moving: &mut Moving, active: &mut OpenSegment, pool: &mut Pool, now: Now) -> bool {
     while let Some(step) = moving.steps.front() {
-        let (len, buffers) = match step {
-            Step::Origin(_) => (4096, 1),
+        let (len, memory) = match step {
+            Step::Origin(_) => (4096, BUFFER_BYTES),
             Step::Kept(block) => {
                 let len = header_of(block).total_len as usize;
-                // A KEY block of 256 entries takes five buffers; META_RESERVE is never less.
-                (len, len.div_ceil(BUFFER_BYTES).min(META_RESERVE))
+                (len, len.clamp(BUFFER_BYTES, META_RESERVE_BYTES))
             }
             Step::Chunk(entry) => (entry.len as usize, 0),
         };
-        if pool.free() < buffers || active.room() < (len + BUFFER_BYTES) as u64 {
+        if pool.free_bytes() < memory || active.room() < (len + BUFFER_BYTES) as u64 {
             return false;
         }
         match moving.steps.pop_front() {

@@ -187,7 +187,7 @@ impl OpenSegment {
             if let Some(last) = self
                 .entries
                 .last_pending_mut()
-                .filter(|e| matches!(e.what, What::Meta) && e.len as usize + rest.len() <= BUFFER_BYTES)
+                .filter(|e| matches!(e.what, What::Meta) && e.len as usize + rest.len() <= e.buffer.len())
             {
                 let at = last.len as usize;
                 pool.bytes_mut(&last.buffer)[at..at + rest.len()].copy_from_slice(rest);
@@ -195,10 +195,19 @@ impl OpenSegment {
                 last.block_no = block_no;
                 return;
             }
-            let part = rest.len().min(BUFFER_BYTES);
+            // Where such blocks follow each other, each time twice as much: a thousand STREAM blocks are no thousand buffers.
+            let before = self.entries.last_pending_mut().map_or(0, |e| {
+                if matches!(e.what, What::Meta) {
+                    e.buffer.len()
+                } else {
+                    0
+                }
+            });
+            let wanted = rest.len().max(2 * before).min(BUFFER_BYTES);
             let buffer = pool
-                .take()
-                .expect("has_room keeps buffers back for blocks that are no chunks");
+                .take_most(wanted)
+                .expect("has_room keeps memory back for blocks that are no chunks");
+            let part = rest.len().min(buffer.len());
             pool.bytes_mut(&buffer)[..part].copy_from_slice(&rest[..part]);
             let entry = Entry {
                 buffer,

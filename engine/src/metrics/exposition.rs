@@ -110,17 +110,14 @@ const FIGURES: [Figure; 20] = [
         |s| s.segments_retired,
     ),
     (
-        "pool_buffers",
+        "pool_bytes",
         "gauge",
-        "Chunk buffers of 64 KiB in the pool.",
-        |s| s.pool_buffers,
+        "Memory for chunks, open and on their way to the disk.",
+        |s| s.pool_bytes,
     ),
-    (
-        "pool_free_buffers",
-        "gauge",
-        "Chunk buffers that are free.",
-        |s| s.pool_free,
-    ),
+    ("pool_free_bytes", "gauge", "What of it is free.", |s| {
+        s.pool_free_bytes
+    }),
     (
         "receive_paused",
         "gauge",

@@ -6,6 +6,7 @@
 //! Invariant, checked after every run and by the simulator: received = stored + Σ dropped(reason) + packets in chunks
 //! and in the hold queue.
 
+mod pack;
 mod receive;
 mod seal;
 
@@ -13,16 +14,19 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pack::Deadlines;
+use seal::Full;
+
 use super::hold::{Hold, MAX_HOLD_NS};
-use crate::chunk::{OpenChunk, Pool};
+use crate::chunk::{BUFFER_BYTES, OpenChunk, Pace, Pool};
 use crate::ledger::{Reason, Snapshot, StreamLedger};
 use crate::log::prepare::{Order, Prepared, StreamFacts};
-use crate::log::{Disk, Log, Now, Outside, Request};
+use crate::log::{Disk, Log, META_RESERVE_BYTES, Now, Outside, Request};
 use crate::port::Stray;
 use crate::stream::registry::Registry;
 use crate::stream::table::{ACTIVE_NS, Streams};
 
-/// Receiving pauses below this share of free buffers, and goes on above twice of it.
+/// Receiving pauses below this share of the memory that chunks may take, and goes on above twice of it.
 const LOW_WATER_DIVISOR: usize = 16;
 /// Longest pause of receiving, in nanoseconds: by then the socket buffer has absorbed what it can. After it, packets
 /// are taken and dropped with their reason, so that the loss is counted to the packet.
@@ -81,14 +85,15 @@ pub struct Core {
     pool: Pool,
     log: Log,
     hold: Option<Hold>,
-    /// Chunks by the time they must be sealed, in order of opening: the deadline is the same for all.
-    deadlines: VecDeque<(u64, u32, u64)>,
+    deadlines: Deadlines,
     /// Chunks that take no more packets and wait for a place in a segment.
-    full: VecDeque<(u32, OpenChunk)>,
+    full: VecDeque<Full>,
     /// The chunk that takes a stream's packets, by the stream's index.
     open: Vec<Option<OpenChunk>>,
-    /// Chunks full or sealed and not yet durable: their buffers come back by themselves.
-    under_way: usize,
+    /// What each stream's chunks were like, by the stream's index.
+    paces: Vec<Pace>,
+    /// Bytes of the open chunks' buffers. All others in use come back by themselves.
+    open_bytes: usize,
     next_serial: u64,
     books: Box<Snapshot>,
     /// The stream of the latest packet: a batch mostly holds packets of one.
@@ -114,19 +119,20 @@ impl Core {
         hold: Option<Hold>,
     ) -> Self {
         let mut books = Box::new(Snapshot::new(settings.shard));
-        books.pool_buffers = pool.total() as u64;
+        books.pool_bytes = pool.total_bytes() as u64;
         Core {
             settings,
             wanted: Arc::clone(&registry),
             registry,
             streams: Streams::default(),
             open: Vec::new(),
-            deadlines: VecDeque::with_capacity(2 * pool.total()),
-            full: VecDeque::with_capacity(pool.total()),
+            paces: Vec::new(),
+            deadlines: Deadlines::with_capacity(2 * pool.total_bytes() / BUFFER_BYTES),
+            full: VecDeque::with_capacity(pool.total_bytes() / BUFFER_BYTES),
             pool,
             log,
             hold,
-            under_way: 0,
+            open_bytes: 0,
             next_serial: 0,
             books,
             latest: None,
@@ -191,8 +197,8 @@ impl Core {
             .map(|(index, _)| index)
             .collect();
         for index in leaving {
-            if let Some(chunk) = self.open[index as usize].take() {
-                self.enqueue(index, chunk, now);
+            while self.open[index as usize].is_some() {
+                self.end_chunk(index, now);
             }
         }
         self.seal_full(now);
@@ -238,17 +244,22 @@ impl Core {
     }
 
     fn note_pressure(&mut self, now: Now) {
-        let low = self.low_water();
+        let (low, free) = (self.low_water(), self.free_for_chunks());
         self.low_since_ns = match self.low_since_ns {
-            None if self.pool.free() < low => Some(now.mono_ns),
-            Some(_) if self.pool.free() >= 2 * low => None,
+            None if free < low => Some(now.mono_ns),
+            Some(_) if free >= 2 * low => None,
             unchanged => unchanged,
         };
     }
 
-    /// Free buffers below which receiving pauses.
+    /// Bytes that chunks may still take. What is kept back for other blocks is none of it, else a small pool would be exhausted before it is low.
+    fn free_for_chunks(&self) -> usize {
+        self.pool.free_bytes().saturating_sub(META_RESERVE_BYTES)
+    }
+
+    /// [`Core::free_for_chunks`] below which receiving pauses.
     fn low_water(&self) -> usize {
-        self.pool.total() / LOW_WATER_DIVISOR
+        self.pool.total_bytes().saturating_sub(META_RESERVE_BYTES) / LOW_WATER_DIVISOR
     }
 
     /// Whether to take datagrams from the sockets now.
@@ -266,7 +277,7 @@ impl Core {
 
     /// The next time something falls due by itself, monotonic nanoseconds.
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        let chunk = self.deadlines.front().map(|(due_ns, _, _)| *due_ns);
+        let chunk = self.deadlines.first().map(|(due_ns, ..)| due_ns);
         let held = self
             .hold
             .as_ref()
@@ -367,11 +378,12 @@ impl Core {
         };
         for index in 0..self.open.len() {
             if let Some(chunk) = self.open[index].take() {
-                self.enqueue_unsealed(index as u32, chunk);
+                self.open_bytes -= chunk.buffer.len();
+                self.lose_chunk(index as u32, chunk, reason);
             }
         }
-        while let Some((stream, chunk)) = self.full.pop_front() {
-            self.lose_chunk(stream, chunk, reason);
+        while let Some(full) = self.full.pop_front() {
+            self.lose_chunk(full.stream, full.chunk, reason);
         }
         self.lose_held(reason);
         for outcome in self.log.give_up(outside) {
@@ -406,7 +418,7 @@ impl Core {
         }
         books.written_bytes = self.log.durable_bytes;
         books.segments_retired = self.log.retired;
-        books.pool_free = self.pool.free() as u64;
+        books.pool_free_bytes = self.pool.free_bytes() as u64;
         books.paused = self.low_since_ns.is_some();
         books
     }
@@ -421,7 +433,7 @@ impl Core {
     pub fn in_flight(&self) -> u64 {
         let held = self.hold.as_ref().map_or(0, Hold::len) as u64;
         let open = self.open.iter().flatten();
-        let full = self.full.iter().map(|(_, chunk)| chunk);
+        let full = self.full.iter().map(|full| &full.chunk);
         let in_chunks: u64 = open.chain(full).map(|chunk| u64::from(chunk.packets)).sum();
         held + in_chunks + self.log.packets_under_way()
     }

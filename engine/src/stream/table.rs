@@ -48,10 +48,9 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Loss since the last chunk was sealed, for its `lost_before`. Late packets may take back loss that was already told:
-    /// then nothing is told until the sum is right again.
-    pub fn take_lost(&mut self) -> u32 {
-        let lost = self.account.lost();
+    /// What a chunk says as its `lost_before`: the loss up to its end, `lost`, less what earlier ones told. Late packets may take back loss
+    /// that was already told: then nothing is told until the sum is right again.
+    pub fn take_lost(&mut self, lost: u64) -> u32 {
         let untold = u32::try_from(lost.saturating_sub(self.lost_told)).unwrap_or(u32::MAX);
         self.lost_told += u64::from(untold);
         untold

@@ -1,9 +1,9 @@
 //! From a datagram to a record in an open chunk: validate, admit, keep in order, account, pack.
 
 use super::{Core, Datagram, Neighbours};
-use crate::chunk::{MAX_PACKET_BYTES, OpenChunk, RecordKind};
+use crate::chunk::{MAX_PACKET_BYTES, Pace, RecordKind};
 use crate::ledger::Reason;
-use crate::log::{META_RESERVE, Now};
+use crate::log::Now;
 use crate::port::Stray;
 use crate::rtp::Packet;
 use crate::shard::hold::{Held, Hold, Waiting};
@@ -131,8 +131,10 @@ impl Core {
                         .open(camera, ssrc, media, datagram.arrival_ns, now.mono_ns)?;
                 if !reused {
                     self.open.push(None);
+                    self.paces.push(Pace::default());
                 } else {
                     self.latest = None;
+                    self.paces[stream as usize] = Pace::default();
                     self.log.forget_stream(stream);
                     self.reused.push(stream);
                 }
@@ -201,32 +203,24 @@ impl Core {
 
     /// Accounts a packet and packs it into its stream's chunk.
     fn take(&mut self, index: u32, packet: Packet, data: &[u8], arrival_ns: u64, now: Now) {
-        let stream = &mut self.streams[index];
+        // First the room: a chunk that ends here has not seen the gap before this packet.
+        let has_room = self.make_room(index, data.len(), arrival_ns, now);
         let kind = match packet {
             Packet::Rtp {
                 sequence, timestamp, ..
             } => {
-                stream.account.receive(sequence, timestamp, arrival_ns);
+                let account = &mut self.streams[index].account;
+                account.receive(sequence, timestamp, arrival_ns);
                 RecordKind::Rtp
             }
             Packet::Rtcp { .. } => RecordKind::Rtcp,
         };
-        if let Some(chunk) = self.open[index as usize].take_if(|chunk| !chunk.fits(data.len(), arrival_ns)) {
-            self.enqueue(index, chunk, now);
-        }
-        if self.open[index as usize].is_none() && !self.open_chunk(index, arrival_ns, now) {
+        if !has_room {
             return self.drop_packets(index, 1, self.why_no_buffer());
         }
-        let open = &mut self.open[index as usize];
-        let Some(chunk) = open.as_mut() else { return };
-        let bytes = self.pool.bytes_mut(&chunk.buffer);
-        chunk.push(bytes, kind, arrival_ns, data);
-        let age_ns = now.mono_ns.saturating_sub(chunk.opened_ns);
-        if age_ns >= self.settings.chunk_deadline_ns / 4 * 3
-            && chunk.ends_well()
-            && let Some(chunk) = open.take()
-        {
-            self.enqueue(index, chunk, now);
+        if let Some(chunk) = &mut self.open[index as usize] {
+            let bytes = self.pool.bytes_mut(&chunk.buffer);
+            chunk.push(bytes, kind, arrival_ns, data);
         }
     }
 
@@ -237,22 +231,6 @@ impl Core {
             (false, true) => Reason::DiskFailed,
             (false, false) => Reason::PoolExhausted,
         }
-    }
-
-    fn open_chunk(&mut self, stream: u32, arrival_ns: u64, now: Now) -> bool {
-        if self.pool.free() <= META_RESERVE {
-            return false;
-        }
-        let Some(buffer) = self.pool.take() else {
-            return false;
-        };
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        self.deadlines
-            .push_back((now.mono_ns + self.settings.chunk_deadline_ns, stream, serial));
-        self.streams[stream].chunks += 1;
-        self.open[stream as usize] = Some(OpenChunk::new(buffer, serial, arrival_ns, now.mono_ns));
-        true
     }
 
     pub(super) fn drop_packets(&mut self, stream: u32, packets: u64, reason: Reason) {

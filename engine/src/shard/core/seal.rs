@@ -6,22 +6,29 @@ use crate::ledger::Reason;
 use crate::log::Now;
 use crate::planted::{Planted, planted};
 
-impl Core {
-    /// A chunk takes no more packets: seal it now if it can be placed, else let it wait.
-    pub(super) fn enqueue(&mut self, stream: u32, chunk: OpenChunk, now: Now) {
-        self.enqueue_unsealed(stream, chunk);
-        self.seal_full(now);
-    }
+/// A chunk that takes no more packets and waits for a place in a segment.
+pub(super) struct Full {
+    pub(super) stream: u32,
+    pub(super) chunk: OpenChunk,
+    /// Loss of its stream up to its end, since the stream began.
+    pub(super) lost: u64,
+}
 
-    /// Puts a chunk behind those that wait for a place.
-    pub(super) fn enqueue_unsealed(&mut self, stream: u32, chunk: OpenChunk) {
-        self.under_way += 1;
-        self.full.push_back((stream, chunk));
+impl Core {
+    /// A chunk takes no more packets: seal it now if it can be placed, else let it wait. `lost` is its stream's loss up to its end.
+    pub(super) fn enqueue(&mut self, stream: u32, chunk: OpenChunk, lost: u64, now: Now) {
+        self.full.push_back(Full { stream, chunk, lost });
+        self.seal_full(now);
     }
 
     pub(super) fn seal_full(&mut self, now: Now) {
         while !self.full.is_empty() && self.log.has_room(&self.pool) {
-            let Some((index, chunk)) = self.full.pop_front() else {
+            let Some(Full {
+                stream: index,
+                chunk,
+                lost,
+            }) = self.full.pop_front()
+            else {
                 return;
             };
             let stream = &mut self.streams[index];
@@ -36,7 +43,7 @@ impl Core {
                 self.log
                     .place_stream(&mut self.pool, index, customer, &facts, now);
             }
-            let lost_before = stream.take_lost();
+            let lost_before = stream.take_lost(lost);
             let bytes = self.pool.bytes_mut(&chunk.buffer);
             let body_len = chunk.finish(bytes, lost_before, stream.chunks_sealed);
             stream.chunks_sealed += 1;
@@ -48,26 +55,30 @@ impl Core {
     /// Seals the chunks whose deadline has come, oldest first; and, where the pool is low because many streams have one open, as
     /// many more as may bring it back, half the pool at most: padding costs space on disk, a paused receiver costs packets.
     pub(super) fn seal_due(&mut self, now: Now) {
-        let (wanted, most) = (2 * self.low_water(), self.pool.total() / 2);
-        while let Some(&(due_ns, stream, serial)) = self.deadlines.front() {
+        while let Some((due_ns, stream, serial)) = self.deadlines.first() {
             let current = self.open[stream as usize]
                 .as_ref()
                 .is_some_and(|chunk| chunk.serial == serial);
-            let pressed = self.pool.free() < wanted && self.under_way < most;
+            let under_way = self.pool.total_bytes() - self.pool.free_bytes() - self.open_bytes;
+            let pressed = self.is_pressed() && under_way < self.pool.total_bytes() / 2;
             if current && due_ns > now.mono_ns && !self.stopping && !pressed {
                 return;
             }
-            self.deadlines.pop_front();
-            if current && let Some(chunk) = self.open[stream as usize].take() {
-                self.enqueue(stream, chunk, now);
+            self.deadlines.pop_first();
+            if current {
+                self.end_chunk(stream, now);
             }
         }
+    }
+
+    /// Whether the pool is low: chunks are then sealed early, and none is given more memory than its packets need.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.free_for_chunks() < 2 * self.low_water()
     }
 
     pub(super) fn lose_chunk(&mut self, stream: u32, chunk: OpenChunk, reason: Reason) {
         crate::uring::memory::wipe(self.pool.bytes_mut(&chunk.buffer));
         self.streams[stream].chunks -= 1;
-        self.under_way -= 1;
         self.drop_packets(stream, u64::from(chunk.packets), reason);
         self.pool.give(chunk.buffer);
     }
@@ -78,7 +89,6 @@ impl Core {
             let chunk = outcome.chunk;
             let stream = &mut self.streams[chunk.stream];
             stream.chunks -= 1;
-            self.under_way -= 1;
             stream.stored += u64::from(chunk.packets);
             self.books.stored += u64::from(chunk.packets) + u64::from(planted(Planted::LedgerOffByOne));
             self.books.stored_bytes += u64::from(chunk.packet_bytes);
