@@ -30,6 +30,7 @@ pub use kind::BlockType;
 use crate::ids::{SegmentId, StreamId};
 use crate::layout::{array_in, first_nonzero, layout, put, u16_in, u32_in, u64_in};
 use crate::planted::{Planted, planted};
+pub(crate) use crc_fast::crc32_iscsi as crc32c;
 use sha2::{Digest, Sha256};
 
 layout! {
@@ -277,7 +278,7 @@ impl Header {
         put(&mut bytes, at::DURABLE_4K, &self.durable_4k.to_le_bytes());
         put(&mut bytes, at::TAG, &self.tag);
         put(&mut bytes, at::BODY_CRC32C, &self.body_crc32c.to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[..at::HEADER_CRC32C.start]);
+        let crc = crc32c(&bytes[..at::HEADER_CRC32C.start]);
         put(&mut bytes, at::HEADER_CRC32C, &crc.to_le_bytes());
         bytes
     }
@@ -294,7 +295,7 @@ impl Header {
             needed: HEADER_LEN,
         })?;
         let stored = u32_in(bytes, at::HEADER_CRC32C);
-        let computed = crc32c::crc32c(&bytes[..at::HEADER_CRC32C.start]);
+        let computed = crc32c(&bytes[..at::HEADER_CRC32C.start]);
         if stored != computed && !planted(Planted::HeaderCrcUnchecked) {
             return Err(BlockError::HeaderCrc { stored, computed });
         }
@@ -354,7 +355,7 @@ impl Header {
             len: block.len(),
             needed,
         })?;
-        let computed = crc32c::crc32c(&block[HEADER_LEN..self.body_end()]);
+        let computed = crc32c(&block[HEADER_LEN..self.body_end()]);
         if self.body_crc32c != computed && !planted(Planted::BodyCrcUnchecked) {
             if self.looks_erased(block) {
                 return Ok(Stored::Erased);
@@ -413,7 +414,7 @@ pub fn encode_block(mut header: Header, body: &[u8]) -> Vec<u8> {
         body.len(),
         "the header was made for this body"
     );
-    header.body_crc32c = crc32c::crc32c(body);
+    header.body_crc32c = crc32c(body);
     let mut block = Vec::with_capacity(header.total_len as usize);
     block.extend_from_slice(&header.encode());
     block.extend_from_slice(body);
@@ -428,7 +429,7 @@ pub fn parse_block(bytes: &[u8]) -> Result<Header, BlockError> {
         Stored::Whole => Ok(header),
         Stored::Erased => Err(BlockError::BodyCrc {
             stored: header.body_crc32c,
-            computed: crc32c::crc32c(&bytes[HEADER_LEN..header.body_end()]),
+            computed: crc32c(&bytes[HEADER_LEN..header.body_end()]),
         }),
     }
 }

@@ -1,6 +1,6 @@
 //! Sealing and opening of blocks with AES-256-GCM (NIST SP 800-38D), in place.
 //!
-//! Who seals has two libraries to choose from; who opens uses `aes-gcm` only, so that writer and reader never
+//! Who seals has up to three libraries to choose from; who opens uses `aes-gcm` only, so that writer and reader never
 //! share a fault.
 //!
 //! ```text
@@ -11,7 +11,7 @@
 //! ```
 
 use crate::block::{
-    AAD_HEADER_LEN, BlockType, HASH_LEN, HASHED_HEADER_LEN, HEADER_LEN, Header, STREAM_HEADER_LEN,
+    AAD_HEADER_LEN, BlockType, HASH_LEN, HASHED_HEADER_LEN, HEADER_LEN, Header, STREAM_HEADER_LEN, crc32c,
 };
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
@@ -25,7 +25,10 @@ pub const TAG_LEN: usize = 16;
 /// A sealing library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Backend {
-    /// Has code for VAES without AVX-512, twice the speed of the other where the CPU has it.
+    /// Has code for VAES with AVX-512, twice the speed of `ring` where the CPU has it.
+    #[cfg(feature = "aws-lc")]
+    AwsLc,
+    /// Has code for VAES without AVX-512, twice the speed of `aes-gcm` where the CPU has it.
     #[cfg(feature = "ring")]
     Ring,
     /// Pure Rust.
@@ -35,6 +38,8 @@ pub enum Backend {
 impl Backend {
     /// Those that were built in.
     pub const ALL: &[Backend] = &[
+        #[cfg(feature = "aws-lc")]
+        Backend::AwsLc,
         #[cfg(feature = "ring")]
         Backend::Ring,
         Backend::AesGcm,
@@ -43,6 +48,8 @@ impl Backend {
     /// The name in the configuration and in reports.
     pub fn name(self) -> &'static str {
         match self {
+            #[cfg(feature = "aws-lc")]
+            Backend::AwsLc => "aws-lc",
             #[cfg(feature = "ring")]
             Backend::Ring => "ring",
             Backend::AesGcm => "aes-gcm",
@@ -113,9 +120,12 @@ pub fn nonce(block_type: BlockType, block_no: u64) -> [u8; 12] {
 /// The key that seals one stream of one segment, ready for use. Wiped when dropped.
 pub struct SealKey(Schedule);
 
-/// Inline, not boxed: the engine keeps its keys in locked memory, and this is all there is of one.
+/// Inline where the library allows it: the engine keeps its keys in locked memory, and this is all there is of one. `aws-lc` keeps
+/// its schedule behind a pointer, in memory that it wipes when it frees it (`OPENSSL_free`).
 #[allow(clippy::large_enum_variant)]
 enum Schedule {
+    #[cfg(feature = "aws-lc")]
+    AwsLc(aws_lc_rs::aead::LessSafeKey),
     #[cfg(feature = "ring")]
     Ring(ring::aead::LessSafeKey),
     AesGcm(Aes256Gcm),
@@ -125,6 +135,8 @@ impl SealKey {
     /// Expands `key` for `backend`.
     pub fn new(backend: Backend, key: &[u8; 32]) -> Self {
         SealKey(match backend {
+            #[cfg(feature = "aws-lc")]
+            Backend::AwsLc => Schedule::AwsLc(aws_lc_key(key)),
             #[cfg(feature = "ring")]
             Backend::Ring => Schedule::Ring(ring_key(key)),
             Backend::AesGcm => Schedule::AesGcm(Aes256Gcm::new(key.into())),
@@ -134,6 +146,13 @@ impl SealKey {
     /// Seals `body` in place and returns the tag. Does not allocate.
     pub fn seal_in_place(&self, nonce: &[u8; 12], aad: &[u8], body: &mut [u8]) -> [u8; TAG_LEN] {
         match &self.0 {
+            #[cfg(feature = "aws-lc")]
+            Schedule::AwsLc(key) => {
+                let nonce = aws_lc_rs::aead::Nonce::assume_unique_for_key(*nonce);
+                let tag = key.seal_in_place_separate_tag(nonce, aws_lc_rs::aead::Aad::from(aad), body);
+                let tag = tag.expect("a block is far below GCM's 64 GiB");
+                tag.as_ref().try_into().expect("a GCM tag has 16 bytes")
+            }
             #[cfg(feature = "ring")]
             Schedule::Ring(key) => {
                 let nonce = ring::aead::Nonce::assume_unique_for_key(*nonce);
@@ -161,10 +180,16 @@ impl SealKey {
             let hash = Sha256::digest(&buf[body_from..body_end]);
             buf[HEADER_LEN..HASHED_HEADER_LEN].copy_from_slice(&hash);
         }
-        header.body_crc32c = crc32c::crc32c(&buf[HEADER_LEN..body_end]);
+        header.body_crc32c = crc32c(&buf[HEADER_LEN..body_end]);
         buf[..HEADER_LEN].copy_from_slice(&header.encode());
         buf[body_end..header.total_len as usize].fill(0);
     }
+}
+
+#[cfg(feature = "aws-lc")]
+fn aws_lc_key(key: &[u8; 32]) -> aws_lc_rs::aead::LessSafeKey {
+    let key = aws_lc_rs::aead::UnboundKey::new(&aws_lc_rs::aead::AES_256_GCM, key);
+    aws_lc_rs::aead::LessSafeKey::new(key.expect("an AES-256 key has 32 bytes"))
 }
 
 #[cfg(feature = "ring")]
@@ -174,7 +199,7 @@ fn ring_key(key: &[u8; 32]) -> ring::aead::LessSafeKey {
 }
 
 impl SealKey {
-    /// `aes-gcm` wipes itself. `ring` does not, but its key lies inline: another key's schedule written over it
+    /// `aes-gcm` and `aws-lc` wipe themselves. `ring` does not, but its key lies inline: another key's schedule written over it
     /// leaves nothing of it there, and `black_box` keeps the compiler from finding that write useless. Copies that
     /// moving the key left behind are out of reach: make a key where it will stay.
     fn wipe(&mut self) {
@@ -184,6 +209,8 @@ impl SealKey {
                 *key = ring_key(&[0; 32]);
                 std::hint::black_box(key);
             }
+            #[cfg(feature = "aws-lc")]
+            Schedule::AwsLc(_) => {}
             Schedule::AesGcm(_) => {}
         }
     }

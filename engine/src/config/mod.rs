@@ -160,6 +160,9 @@ pub enum SealBackend {
     /// The fastest here, by a millisecond of measuring at start.
     #[default]
     Auto,
+    /// The `aws-lc-rs` library.
+    #[cfg(feature = "aws-lc")]
+    AwsLc,
     /// The `ring` library.
     Ring,
     /// The `aes-gcm` library.

@@ -271,9 +271,14 @@ fn seal(section: Section<'_>) -> Result<Seal, ConfigError> {
     };
     let backend = match value.text()? {
         "auto" => SealBackend::Auto,
+        "aws-lc" if cfg!(not(feature = "aws-lc")) => {
+            return Err(value.error("is not built in: build with the feature `aws-lc`, or take \"auto\""));
+        }
+        #[cfg(feature = "aws-lc")]
+        "aws-lc" => SealBackend::AwsLc,
         "ring" => SealBackend::Ring,
         "aes-gcm" => SealBackend::AesGcm,
-        _ => return Err(value.error("must be \"auto\", \"ring\" or \"aes-gcm\"")),
+        _ => return Err(value.error("must be \"auto\", \"aws-lc\", \"ring\" or \"aes-gcm\"")),
     };
     Ok(Seal { backend })
 }

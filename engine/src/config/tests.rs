@@ -229,7 +229,7 @@ fn values_of_the_wrong_kind_or_out_of_bounds_are_refused() {
     refuses(
         &top("seal.backend = \"rot13\""),
         1,
-        &["\"auto\", \"ring\" or \"aes-gcm\""],
+        &["\"auto\", \"aws-lc\", \"ring\" or \"aes-gcm\""],
     );
     refuses(&top("memory.allow_unlocked = \"yes\""), 1, &["true or false"]);
     refuses(&top("memory.limit = \"64\""), 1, &["as in \"64KiB\""]);

@@ -125,6 +125,8 @@ pub fn start(config: &Config, ports: Vec<ShardPort>) -> Result<Running, StartErr
     let cpus = &settings.shards.cpus;
     let backend = match settings.seal.backend {
         SealBackend::Auto => Backend::fastest(sys::monotonic_ns),
+        #[cfg(feature = "aws-lc")]
+        SealBackend::AwsLc => Backend::AwsLc,
         SealBackend::Ring => Backend::Ring,
         SealBackend::AesGcm => Backend::AesGcm,
     };
