@@ -63,6 +63,7 @@ impl SequenceAccount {
     }
 
     /// Whether `sequence` is the one that comes next.
+    #[inline]
     pub fn is_next(&self, sequence: u16) -> bool {
         self.started && sequence == (self.highest as u16).wrapping_add(1)
     }
@@ -73,6 +74,7 @@ impl SequenceAccount {
     }
 
     /// Takes one RTP packet into account. `arrival_ns` is realtime.
+    #[inline]
     pub fn receive(&mut self, sequence: u16, timestamp: u32, arrival_ns: u64) {
         if !self.started {
             self.started = true;
@@ -186,16 +188,25 @@ impl SequenceAccount {
     /// RFC 3550 A.8. The difference of transit times needs no common clock, only a common rate.
     fn take_jitter(&mut self, timestamp: u32, arrival_ns: u64) {
         if self.clock_rate != 0 && self.last_arrival_ns != 0 {
-            let elapsed_ns = arrival_ns as i128 - self.last_arrival_ns as i128;
-            let elapsed_ticks = elapsed_ns * i128::from(self.clock_rate) / 1_000_000_000;
-            let media_ticks = i128::from(timestamp.wrapping_sub(self.last_timestamp) as i32);
-            let difference = (elapsed_ticks - media_ticks)
+            let elapsed_ticks = self.ticks(arrival_ns.wrapping_sub(self.last_arrival_ns) as i64);
+            let media_ticks = i64::from(timestamp.wrapping_sub(self.last_timestamp) as i32);
+            let difference = elapsed_ticks
+                .saturating_sub(media_ticks)
                 .unsigned_abs()
-                .min(u128::from(u32::MAX >> 8)) as u32;
+                .min(u64::from(u32::MAX >> 8)) as u32;
             self.jitter_q4 = self.jitter_q4 + difference - ((self.jitter_q4 + 8) >> 4);
         }
         self.last_timestamp = timestamp;
         self.last_arrival_ns = arrival_ns;
+    }
+
+    /// A time in units of the media clock, rounded towards zero. In 64 bits, whole seconds and the rest apart: dividing 128 bits is a call.
+    fn ticks(&self, ns: i64) -> i64 {
+        let rate = i64::from(self.clock_rate);
+        let (seconds, rest_ns) = (ns / 1_000_000_000, ns % 1_000_000_000);
+        seconds
+            .saturating_mul(rate)
+            .saturating_add(rest_ns * rate / 1_000_000_000)
     }
 
     fn mark(&mut self, extended: u64) {
