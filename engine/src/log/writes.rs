@@ -9,8 +9,8 @@ use super::{
 use crate::chunk::Pool;
 use crate::planted::{Planted, planted};
 
-/// Bytes gathered before a write is submitted without waiting; design §9 found 16 chunks per write to cost the least.
-const GATHER_BYTES: usize = 512 * 1024;
+/// Bytes gathered before a write is submitted without waiting: what one write may take less a full chunk, which might not fit any more.
+const GATHER_BYTES: usize = MAX_WRITE_BYTES - 64 * 1024;
 /// Most bytes in one write.
 const MAX_WRITE_BYTES: usize = 1024 * 1024;
 /// Most buffers in one write: a write of full chunks reaches [`MAX_WRITE_BYTES`] first.
