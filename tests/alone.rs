@@ -104,7 +104,7 @@ impl Disk for VirtualDisk {
 struct Nobody;
 
 impl Neighbours for Nobody {
-    fn hand_over(&mut self, _: usize, _: &Datagram<'_>) -> bool {
+    fn hand_over(&mut self, _: usize, _: &Datagram<'_>, _: &[u8]) -> bool {
         false
     }
 
@@ -191,9 +191,11 @@ impl Alone {
             from: SocketAddr::from(CAMERA),
             arrival_ns: self.now.real_ns,
             gro_size: 0,
+            rxq_ovfl: 0,
+            truncated: false,
             data: packet,
         };
-        self.core.receive(datagram, &mut Nobody, self.now);
+        self.core.receive(&datagram, &mut Nobody, self.now);
         self.note_pool();
     }
 

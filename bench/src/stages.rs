@@ -17,7 +17,6 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use harborseal::engine::memory::Plan;
 use harborseal::log::Now;
-use harborseal::shard::core::Datagram as Arrived;
 use harborseal::shard::{DRAIN_LIMIT, MIN_WAIT_US, PUBLISH_NS};
 use harborseal::uring::{Datagram, Event, Flow, Ring, RingOptions, SocketOptions, Waker, bind_group, sys};
 use harborseal_bench::parts::{Admission, NullDisk, Packing, Sealing, registry};
@@ -147,16 +146,7 @@ impl Path {
                     }
                 }
             }
-            Path::Place(shard) => {
-                let arrived = Arrived {
-                    socket: datagram.socket,
-                    from: datagram.from,
-                    arrival_ns: datagram.arrival_ns,
-                    gro_size: datagram.gro_size,
-                    data: datagram.data,
-                };
-                shard.receive(arrived, now);
-            }
+            Path::Place(shard) => shard.receive(datagram, now),
         }
     }
 

@@ -34,6 +34,7 @@ pub enum Packet {
 
 impl Packet {
     /// The stream this packet names.
+    #[inline]
     pub fn ssrc(&self) -> u32 {
         match *self {
             Packet::Rtp { ssrc, .. } | Packet::Rtcp { ssrc } => ssrc,
@@ -44,6 +45,7 @@ impl Packet {
     ///
     /// RTP and RTCP share ports; packet types 192–223 in the second byte mean RTCP (RFC 5761 §4). The steering
     /// filter in the kernel uses the same rule.
+    #[inline]
     pub fn parse(datagram: &[u8]) -> Result<Packet, Reason> {
         match datagram.get(1) {
             Some(192..=223) => parse_rtcp(datagram),
@@ -52,6 +54,7 @@ impl Packet {
     }
 }
 
+#[inline]
 fn parse_rtp(datagram: &[u8]) -> Result<Packet, Reason> {
     let reader = RtpReader::new(datagram).map_err(|error| match error {
         RtpReaderError::BufferTooShort(_) => Reason::Truncated,

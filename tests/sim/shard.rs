@@ -285,9 +285,11 @@ impl SimShard {
                 from: arrival.from,
                 arrival_ns,
                 gro_size: arrival.gro_size,
+                rxq_ovfl: 0,
+                truncated: false,
                 data: &data,
             };
-            self.core.receive(datagram, &mut self.links, now);
+            self.core.receive(&datagram, &mut self.links, now);
             if time == 0 {
                 self.given += arrival.packets.len() as u64;
                 self.strangers += u64::from(arrival.names.is_empty());
@@ -311,7 +313,7 @@ impl SimShard {
                 continue;
             }
             self.taken_over += 1;
-            self.core.receive_rehomed(rehomed.datagram(), now);
+            self.core.receive_rehomed(&rehomed.datagram(), now);
         }
     }
 

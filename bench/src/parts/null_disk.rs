@@ -29,7 +29,7 @@ const COMMIT_NS: u64 = 20_000_000;
 struct Nobody;
 
 impl Neighbours for Nobody {
-    fn hand_over(&mut self, _: usize, _: &Datagram<'_>) -> bool {
+    fn hand_over(&mut self, _: usize, _: &Datagram<'_>, _: &[u8]) -> bool {
         false
     }
 
@@ -116,7 +116,7 @@ impl NullDisk {
 
     /// Takes a datagram: one packet, or a batch of packets of `gro_size` bytes.
     #[inline]
-    pub fn receive(&mut self, datagram: Datagram<'_>, now: Now) {
+    pub fn receive(&mut self, datagram: &Datagram<'_>, now: Now) {
         self.core.receive(datagram, &mut Nobody, now);
     }
 
@@ -198,9 +198,11 @@ mod tests {
                 from: SOURCE,
                 arrival_ns: now.real_ns,
                 gro_size: 1200,
+                rxq_ovfl: 0,
+                truncated: false,
                 data: packets.next_burst(),
             };
-            shard.receive(datagram, now);
+            shard.receive(&datagram, now);
             shard.advance(now);
         }
         for _ in 0..10 {

@@ -189,9 +189,11 @@ impl Append {
                 from: SOURCE,
                 arrival_ns: self.now.real_ns,
                 gro_size: 0,
+                rxq_ovfl: 0,
+                truncated: false,
                 data: self.packets.next_burst(),
             };
-            self.shard.receive(datagram, self.now);
+            self.shard.receive(&datagram, self.now);
         }
     }
 

@@ -40,6 +40,7 @@ pub(crate) fn array_in<const N: usize>(bytes: &[u8], field: Range<usize>) -> [u8
     bytes[field].try_into().expect("a field is as long as its type")
 }
 
+#[inline(always)]
 pub(crate) fn put(bytes: &mut [u8], field: Range<usize>, value: &[u8]) {
     bytes[field].copy_from_slice(value);
 }

@@ -32,6 +32,7 @@ pub const RECORD_RTCP: u16 = 1;
 /// Writes one record at `buf[at..]` and returns where the next one goes.
 ///
 /// Panics if it does not fit; the caller compares [`record_len`] with what is left first.
+#[inline]
 pub fn push_record(buf: &mut [u8], at: usize, flags: u16, delta_us: u32, packet: &[u8]) -> usize {
     let len = u16::try_from(packet.len()).expect("a datagram is at most 65,507 bytes");
     let end = at + record_len(packet.len());

@@ -10,10 +10,10 @@ mod pack;
 mod receive;
 mod seal;
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use pack::Deadlines;
 use seal::Full;
 
@@ -25,6 +25,7 @@ use crate::log::{Disk, Log, META_RESERVE_BYTES, Now, Outside, Request};
 use crate::port::Stray;
 use crate::stream::registry::Registry;
 use crate::stream::table::{ACTIVE_NS, Streams};
+pub use crate::uring::Datagram;
 
 /// Receiving pauses below this share of the memory that chunks may take, and goes on above twice of it.
 const LOW_WATER_DIVISOR: usize = 16;
@@ -37,25 +38,10 @@ const PREPARE_AFTER_NS: u64 = 2_000_000_000;
 /// Pause after a failed preparation, in nanoseconds.
 const PREPARE_RETRY_NS: u64 = 500_000_000;
 
-/// One datagram as the kernel delivered it: with GRO, a batch of packets of equal size (the last may be shorter).
-#[derive(Clone, Copy, Debug)]
-pub struct Datagram<'a> {
-    /// Index of the socket; the same on every shard.
-    pub socket: u16,
-    /// Sender.
-    pub from: SocketAddr,
-    /// Kernel's receive stamp, realtime nanoseconds.
-    pub arrival_ns: u64,
-    /// Size of each packet in a batch, or 0 for a single packet.
-    pub gro_size: u16,
-    /// UDP payload.
-    pub data: &'a [u8],
-}
-
 /// The other shards, as one shard sees them.
 pub trait Neighbours {
-    /// Hands a packet to the shard that owns its stream. False: its queue is full.
-    fn hand_over(&mut self, owner: usize, datagram: &Datagram<'_>) -> bool;
+    /// Hands a packet, `data`, of a datagram to the shard that owns its stream. False: its queue is full.
+    fn hand_over(&mut self, owner: usize, datagram: &Datagram<'_>, data: &[u8]) -> bool;
     /// Whether every shard has processed and handed over all that arrived at its socket `socket` up to `arrival_ns`.
     fn all_past(&self, socket: u16, arrival_ns: u64) -> bool;
 }
@@ -96,8 +82,13 @@ pub struct Core {
     open_bytes: usize,
     next_serial: u64,
     books: Box<Snapshot>,
-    /// The stream of the latest packet: a batch mostly holds packets of one.
-    latest: Option<(u32, SocketAddr, u32)>,
+    /// SSRC and stream of the latest RTP packet: a batch mostly holds packets of one.
+    latest: Option<(u32, u32)>,
+    /// The stream of an SSRC whose RTP was admitted last: one look-up in a small table instead of two in large ones. It holds for packets
+    /// from that [`Stream::source`], under the registry in force.
+    ///
+    /// [`Stream::source`]: crate::stream::table::Stream::source
+    admitted: HashMap<u32, u32, FixedState>,
     /// The latest packet that was not admitted: a sample for the log.
     stray: Option<Stray>,
     low_since_ns: Option<u64>,
@@ -136,6 +127,7 @@ impl Core {
             next_serial: 0,
             books,
             latest: None,
+            admitted: HashMap::default(),
             stray: None,
             low_since_ns: None,
             order_out: false,
@@ -207,6 +199,7 @@ impl Core {
         self.streams.renew_media(&registry);
         self.registry = registry;
         self.latest = None;
+        self.admitted.clear();
     }
 
     fn order_if_needed(&mut self, disk: &mut impl Outside, now: Now) {

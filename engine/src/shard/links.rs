@@ -51,6 +51,8 @@ impl Rehomed {
             from,
             arrival_ns,
             gro_size: 0,
+            rxq_ovfl: 0,
+            truncated: false,
             data: self.slot.bytes(),
         }
     }
@@ -224,13 +226,13 @@ impl Drop for Links {
 }
 
 impl Neighbours for Links {
-    fn hand_over(&mut self, owner: usize, datagram: &Datagram<'_>) -> bool {
-        let arena = if datagram.data.len() <= SMALL_SLOT_BYTES {
+    fn hand_over(&mut self, owner: usize, datagram: &Datagram<'_>, data: &[u8]) -> bool {
+        let arena = if data.len() <= SMALL_SLOT_BYTES {
             &self.small
         } else {
             &self.large
         };
-        let Some(slot) = arena.put(datagram.data) else {
+        let Some(slot) = arena.put(data) else {
             return false;
         };
         let Datagram {

@@ -24,9 +24,9 @@ use crate::log::keeper::{Reply, is_no_space};
 use crate::log::{Disk, DurablePlace, Handle, Now, Outside, Request};
 use crate::port::{Durable, ShardPort};
 use crate::stream::registry::Registry;
-use crate::uring::{self, sys};
+use crate::uring::sys;
 use crate::uring::{Event, Flow, Region, Ring, Span};
-use core::{Core, Datagram};
+use core::Core;
 use links::Links;
 
 /// Longest sleep without anything due: figures are published this often, in nanoseconds.
@@ -237,13 +237,13 @@ impl Shard {
         } = self;
         let seen = ring.drain(DRAIN_LIMIT, |event| {
             match event {
-                Event::Datagram(d) => {
+                Event::Datagram(ref d) => {
                     links.note_arrival(d.socket, d.arrival_ns);
                     *heard_ns = now.mono_ns;
                     *wiped = false;
                     match d.truncated {
                         true => core.receive_cut(d.data),
-                        false => core.receive(datagram_of(&d), links, now),
+                        false => core.receive(d, links, now),
                     }
                 }
                 Event::Written { token, result } => completions.push(Completion::Written(token, result)),
@@ -262,7 +262,7 @@ impl Shard {
     fn take_rehomed(&mut self, now: Now) {
         self.links.look();
         while let Some(rehomed) = self.links.next_rehomed() {
-            self.core.receive_rehomed(rehomed.datagram(), now);
+            self.core.receive_rehomed(&rehomed.datagram(), now);
         }
     }
 
@@ -428,24 +428,6 @@ impl Shard {
             streams: self.core.ledgers(),
             failure,
         }
-    }
-}
-
-fn datagram_of<'a>(d: &uring::Datagram<'a>) -> Datagram<'a> {
-    let uring::Datagram {
-        socket,
-        from,
-        arrival_ns,
-        gro_size,
-        data,
-        ..
-    } = *d;
-    Datagram {
-        socket,
-        from,
-        arrival_ns,
-        gro_size,
-        data,
     }
 }
 

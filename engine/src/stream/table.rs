@@ -5,6 +5,7 @@
 //! run, until a camera that opens stream after stream makes them be folded together.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
 
@@ -23,6 +24,8 @@ pub struct Stream {
     pub camera: Option<u32>,
     /// Synchronisation source.
     pub ssrc: u32,
+    /// From where its RTP was admitted last.
+    pub source: Option<SocketAddr>,
     /// What it carries.
     pub media: Media,
     /// Arrival of its first packet, realtime.
@@ -104,6 +107,7 @@ impl Streams {
         let stream = Stream {
             camera: Some(camera),
             ssrc,
+            source: None,
             media,
             opened_ns: arrival_ns,
             last_packet_ns: now_ns,

@@ -67,6 +67,7 @@ pub(super) struct Parsed<'a> {
 }
 
 /// Parses one completion's bytes; `None` if they are not what this kernel interface writes.
+#[inline(always)]
 pub(super) fn parse(raw: &[u8]) -> Option<Parsed<'_>> {
     let (header, data) = raw.split_at_checked(HEADER_BYTES)?;
     let name_len = u32_at(header, 0)? as usize;
@@ -95,6 +96,7 @@ pub(super) fn parse(raw: &[u8]) -> Option<Parsed<'_>> {
 }
 
 /// A batch of one is a single datagram: 0.
+#[inline(always)]
 fn gro_size(body: &[u8], data_len: usize) -> u16 {
     match u32_at(body, 0).and_then(|size| u16::try_from(size).ok()) {
         Some(size) if usize::from(size) < data_len => size,
@@ -102,12 +104,14 @@ fn gro_size(body: &[u8], data_len: usize) -> u16 {
     }
 }
 
+#[inline(always)]
 fn timestamp_ns(body: &[u8]) -> Option<u64> {
     let seconds = u64_at(body, 0)?;
     let nanos = u64_at(body, 8)?;
     seconds.checked_mul(1_000_000_000)?.checked_add(nanos)
 }
 
+#[inline(always)]
 fn source(name: &[u8]) -> Option<SocketAddr> {
     let family = i32::from(u16::from_ne_bytes(name.get(0..2)?.try_into().ok()?));
     let port = u16::from_be_bytes(name.get(2..4)?.try_into().ok()?);
@@ -134,6 +138,7 @@ struct ControlMessages<'a>(&'a [u8]);
 impl<'a> Iterator for ControlMessages<'a> {
     type Item = (i32, i32, &'a [u8]);
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         const CMSG_HEADER_BYTES: usize = 16;
         let len = usize::try_from(u64_at(self.0, 0)?).ok()?;
@@ -148,10 +153,12 @@ impl<'a> Iterator for ControlMessages<'a> {
 // cmsghdr's length is a size_t; this room reads it as eight bytes.
 const _: () = assert!(size_of::<libc::cmsghdr>() == 16 && size_of::<usize>() == 8);
 
+#[inline(always)]
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
+#[inline(always)]
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }

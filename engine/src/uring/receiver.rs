@@ -58,6 +58,7 @@ impl Receiver {
     }
 
     /// Counts a parsed datagram and completes it with what the socket knows.
+    #[inline(always)]
     pub(super) fn datagram<'a>(&mut self, socket: u16, parsed: &Parsed<'a>) -> Datagram<'a> {
         self.behind = true;
         self.counters.datagrams += 1;

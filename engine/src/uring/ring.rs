@@ -164,6 +164,7 @@ impl Ring {
             if taken == 0 {
                 break;
             }
+            self.prefetch(&batch[..taken]);
             for &completion in &batch[..taken] {
                 self.dispatch(completion, &mut on);
             }
@@ -173,6 +174,7 @@ impl Ring {
         Ok(seen)
     }
 
+    #[inline]
     fn dispatch(&mut self, completion: Completion, on: &mut impl FnMut(Event<'_>) -> Flow) {
         let flow = match Tag::unpack(completion.user_data) {
             Tag::Receive { socket, generation } => {

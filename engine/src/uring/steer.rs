@@ -9,6 +9,7 @@ const RTCP_SSRC_AT: usize = 4;
 const RTP_SSRC_AT: usize = 8;
 
 /// The shard that owns `ssrc`, out of `shards` (≥ 1).
+#[inline]
 pub fn steer(ssrc: u32, shards: usize) -> usize {
     (ssrc as usize) % shards.max(1)
 }

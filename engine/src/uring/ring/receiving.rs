@@ -103,7 +103,27 @@ impl Ring {
             .unwrap_or_default()
     }
 
+    /// Asks the cache for the heads of the datagrams that a batch of completions brought, before the first of them is looked at.
+    pub(super) fn prefetch(&self, batch: &[Completion]) {
+        let mut next = None;
+        for &completion in batch {
+            let Tag::Receive { socket, .. } = Tag::unpack(completion.user_data) else {
+                continue;
+            };
+            let Some(brought) = Brought::of(socket, completion) else {
+                continue;
+            };
+            let start = match next {
+                Some((buffer, start)) if buffer == brought.buffer => start,
+                _ => self.buffers.head(brought.buffer),
+            };
+            self.buffers.prefetch(brought.buffer, start);
+            next = Some((brought.buffer, start + brought.len));
+        }
+    }
+
     /// Hands over what one completion brought, and gives its buffer back when it was the last.
+    #[inline]
     pub(super) fn hand_over(&mut self, brought: Brought, on: &mut impl FnMut(Event<'_>) -> Flow) -> Flow {
         let Brought {
             socket,
