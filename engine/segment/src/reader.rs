@@ -1,20 +1,25 @@
 //! A segment as a reader sees it: its tables, and through them the streams and chunks of one identity.
 //!
-//! A closed segment is read through its footer: one read of the tail, the stream and key tables, then only the blocks that are asked
-//! for. The index is never believed, only followed: every block it leads to is checked like any other, and where it leads astray,
-//! or where there is no footer, the blocks are found by scanning.
+//! A closed segment is read through its footer: the footer, the stream and key tables, the KEY and STREAM blocks of whom it is read for, and
+//! of the chunk table and the chunks only what is asked for; each of them once, and what stands together in one read. The index is never
+//! believed, only followed: every block it leads to is checked like any other, and where it leads astray, or where there is no
+//! footer, the blocks are found by scanning.
 
-use zeroize::Zeroizing;
+mod ahead;
+mod chunks;
+mod streams;
 
-use crate::block::{BLOCK_ALIGN, BlockType, Header, MAX_BLOCK_LEN, SEGMENT_PREFIX_LEN, Stored, parse_block};
-use crate::body::{
-    ChunkRow, FOOTER_RECOVERED, FooterBody, IndexBody, IndexRows, KeyBody, KeyEntry, OriginBody, StreamRow,
-};
+pub use chunks::{Chunks, leads_to, open_chunks, together};
+
+use ahead::Ahead;
+
+use crate::block::{BLOCK_ALIGN, BlockType, SEGMENT_PREFIX_LEN, parse_block};
+use crate::body::{FOOTER_RECOVERED, FooterBody, IndexBody, IndexRows, OriginBody, StreamRow};
 use crate::head::Head;
 use crate::ids::SegmentId;
-use crate::open::{Keyring, OpenChunk, OpenError, OpenStream, Origin, Unlocked};
-use crate::scan::{Block, Gap, Item, ReadError, Scanner, read_naming_the_page};
-use crate::source::Source;
+use crate::open::{OpenError, Origin};
+use crate::scan::{Gap, Item, ReadError, Scanner, read_naming_the_page};
+use crate::source::{Access, Source};
 use crate::writer::Tables;
 
 const ALIGN: u64 = BLOCK_ALIGN as u64;
@@ -94,10 +99,35 @@ pub fn read_footer<S: Source + ?Sized>(source: &S, head: &Head) -> Result<Option
         .and_then(|header| FooterBody::parse(header.body(&tail)).ok()))
 }
 
+/// What stream and key tables say that cannot be so.
+fn contradiction(tables: &Tables, footer: &FooterBody) -> Option<&'static str> {
+    let rise = tables.streams.is_sorted_by(|a, b| a.offset < b.offset)
+        && tables.keys.is_sorted_by(|a, b| a.offset < b.offset);
+    // Otherwise a block could be listed, and paid for, any number of times.
+    if !rise {
+        return Some("the index is out of order");
+    }
+    let counted = tables
+        .streams
+        .iter()
+        .fold(0u64, |sum, row| sum.saturating_add(row.chunks));
+    // Only a crash loses a STREAM block and leaves its chunks.
+    if footer.flags & FOOTER_RECOVERED == 0 && counted != footer.chunk_count {
+        return Some("the index lacks streams");
+    }
+    (tables.keys.is_empty() && counted > 0).then_some("the index lacks keys")
+}
+
 impl<S: Source> Segment<S> {
     /// Reads head, footer and tables; scans if there is no footer or its tables cannot be read.
     pub fn open(source: S) -> Result<Self, ReadError> {
         let head = Head::read(&source)?;
+        Self::open_with(source, head)
+    }
+
+    /// The same for somebody who has read the head.
+    pub fn open_with(source: S, head: Head) -> Result<Self, ReadError> {
+        source.expect(Access::Scattered);
         let footer = read_footer(&source, &head)?;
         let mut segment = Segment {
             source,
@@ -144,6 +174,11 @@ impl<S: Source> Segment<S> {
         &self.tables.streams
     }
 
+    /// Whether its tables come from a walk over all of it, and not from its index.
+    pub fn is_scanned(&self) -> bool {
+        self.scanned
+    }
+
     /// What a scan found between and behind the blocks; empty if the index was followed.
     pub fn gaps(&self) -> &[Gap] {
         &self.gaps
@@ -166,6 +201,10 @@ impl<S: Source> Segment<S> {
             }
             _ => false,
         })?;
+        if let Some(what) = contradiction(&tables, footer) {
+            let (offset, what) = (footer.streams_offset, what.into());
+            return Err(ReadError::Damaged { offset, what });
+        }
         self.tables = tables;
         Ok(())
     }
@@ -184,14 +223,15 @@ impl<S: Source> Segment<S> {
         let end = offset
             .checked_add(len)
             .ok_or_else(|| wrong(offset, "the index is out of bounds"))?;
+        let mut blocks = Ahead::new(&self.source);
         let mut at = offset;
         while at < end {
-            let (header, bytes) = self.own_block(at, None)?;
+            let (header, _, bytes) = blocks.block(at, end)?;
             if header.block_type != BlockType::Index {
                 return Err(wrong(at, "it is not an INDEX block"));
             }
             let body =
-                IndexBody::parse(header.body(&bytes)).map_err(|error| ReadError::of_body(at, &error))?;
+                IndexBody::parse(header.body(bytes)).map_err(|error| ReadError::of_body(at, &error))?;
             if !take(body.rows) {
                 return Err(wrong(at, "it indexes something else"));
             }
@@ -200,8 +240,9 @@ impl<S: Source> Segment<S> {
         Ok(())
     }
 
-    /// Finds streams, keys and chunks by walking the whole segment.
-    fn scan(&mut self) -> Result<(), ReadError> {
+    /// Finds streams, keys and chunks by walking the whole segment: what to do once its index has led astray.
+    pub fn scan(&mut self) -> Result<(), ReadError> {
+        self.source.expect(Access::Whole);
         let (mut tables, mut origins, mut gaps) = (Tables::default(), Vec::new(), Vec::new());
         let mut scanner = Scanner::new(&self.source, self.head.id);
         while let Some(item) = scanner.next_item()? {
@@ -224,78 +265,6 @@ impl<S: Source> Segment<S> {
         Ok(())
     }
 
-    /// A valid block at `offset`, with room for nothing else, which is whole unless it is a CHUNK. `len` if it is known.
-    fn own_block(&self, offset: u64, len: Option<u32>) -> Result<(Header, Zeroizing<Vec<u8>>), ReadError> {
-        let (header, stored, bytes) = self.valid_block(offset, len)?;
-        match stored {
-            Stored::Whole => Ok((header, bytes)),
-            Stored::Erased => Err(ReadError::Damaged {
-                offset,
-                what: "it is an erased CHUNK".into(),
-            }),
-        }
-    }
-
-    fn valid_block(
-        &self,
-        offset: u64,
-        len: Option<u32>,
-    ) -> Result<(Header, Stored, Zeroizing<Vec<u8>>), ReadError> {
-        let wrong = |what: String| ReadError::Damaged { offset, what };
-        let len = len.map_or(ALIGN, u64::from).clamp(ALIGN, MAX_BLOCK_LEN as u64);
-        let inside = |len: u64| {
-            offset.is_multiple_of(ALIGN)
-                && offset
-                    .checked_add(len)
-                    .is_some_and(|end| end <= self.source.len())
-        };
-        if !inside(len) {
-            return Err(wrong("the index leads outside the segment".into()));
-        }
-        let mut bytes = Zeroizing::new(vec![0; len as usize]);
-        read_naming_the_page(&self.source, offset, &mut bytes)?;
-        let header = Header::parse(&bytes).map_err(|error| wrong(error.to_string()))?;
-        let total_len = u64::from(header.total_len);
-        if total_len > len {
-            if !inside(total_len) {
-                return Err(wrong("the block is cut".into()));
-            }
-            bytes = Zeroizing::new(vec![0; total_len as usize]);
-            read_naming_the_page(&self.source, offset, &mut bytes)?;
-        }
-        let stored = header
-            .check_body(&bytes)
-            .map_err(|error| wrong(error.to_string()))?;
-        bytes.truncate(total_len as usize);
-        Ok((header, stored, bytes))
-    }
-
-    /// KEY entries by their segment of origin.
-    fn key_entries(&self) -> Result<Vec<(Origin, Vec<KeyEntry>)>, ReadError> {
-        let mut groups: Vec<(Origin, Vec<KeyEntry>)> = Vec::new();
-        for row in &self.tables.keys {
-            let offset = row.offset;
-            let (header, bytes) = self.own_block(offset, Some(row.total_len))?;
-            let damaged = |what: &str| ReadError::Damaged {
-                offset,
-                what: what.into(),
-            };
-            if header.block_type != BlockType::Key {
-                return Err(damaged("it is not a KEY block"));
-            }
-            let origin = self
-                .origin_of(header.segment_id)
-                .ok_or_else(|| damaged("no ORIGIN block names it"))?;
-            let body =
-                KeyBody::parse(header.body(&bytes)).map_err(|error| ReadError::of_body(offset, &error))?;
-            match groups.iter_mut().find(|(known, _)| *known == origin) {
-                Some((_, entries)) => entries.extend(body.entries),
-                None => groups.push((origin, body.entries)),
-            }
-        }
-        Ok(groups)
-    }
-
     /// What is known of a segment whose blocks stand in this file: itself, or one that an ORIGIN block names.
     pub fn origin_of(&self, segment_id: SegmentId) -> Option<Origin> {
         if segment_id == self.head.id {
@@ -303,232 +272,5 @@ impl<S: Source> Segment<S> {
         }
         let origins = self.origins.iter();
         origins.copied().find(|origin| origin.segment_id == segment_id)
-    }
-
-    /// The streams of `keyring`'s identity, opened. Those that do not open are errors of their own: the rest is still worth having.
-    pub fn open_streams(
-        &mut self,
-        keyring: &mut Keyring,
-    ) -> Result<Vec<Result<OpenStream, StreamError>>, StreamError> {
-        self.open_streams_by(|origin, entries| keyring.unlock(origin, entries))
-    }
-
-    /// Likewise, where something else than a [`Keyring`] unlocks the KEY entries of one origin: a key service, or a memory of what they held.
-    pub fn open_streams_by(
-        &mut self,
-        mut unlock: impl FnMut(&Origin, &[KeyEntry]) -> Vec<Unlocked>,
-    ) -> Result<Vec<Result<OpenStream, StreamError>>, StreamError> {
-        match self.try_open_streams(&mut unlock) {
-            // An index that leads astray, or chunks of another origin, whose ORIGIN block only a scan finds.
-            Err(StreamError::Read(error)) if !self.scanned && !matches!(error, ReadError::Io { .. }) => {
-                self.scan()?;
-                self.try_open_streams(&mut unlock)
-            }
-            done => done,
-        }
-    }
-
-    fn try_open_streams(
-        &self,
-        mut unlock: impl FnMut(&Origin, &[KeyEntry]) -> Vec<Unlocked>,
-    ) -> Result<Vec<Result<OpenStream, StreamError>>, StreamError> {
-        let groups = self.key_entries()?;
-        let unlock =
-            |(origin, entries): &(Origin, Vec<KeyEntry>)| (origin.segment_id, unlock(origin, entries));
-        let secrets: Vec<(SegmentId, Vec<Unlocked>)> = groups.iter().map(unlock).collect();
-        if secrets.iter().all(|(_, secrets)| secrets.is_empty()) {
-            return Err(StreamError::NothingForIdentity);
-        }
-        let slots = || {
-            secrets
-                .iter()
-                .flat_map(|(_, secrets)| secrets)
-                .map(|unlocked| unlocked.slot)
-        };
-        let mut opened = Vec::new();
-        for row in &self.tables.streams {
-            if slots().any(|slot| slot == row.slot) {
-                opened.extend(self.open_stream(row, &secrets)?);
-            }
-        }
-        Ok(opened)
-    }
-
-    /// Opens the STREAM block that `row` leads to; `None` if it is of another origin's equal slot, and so for somebody else.
-    fn open_stream(
-        &self,
-        row: &StreamRow,
-        secrets: &[(SegmentId, Vec<Unlocked>)],
-    ) -> Result<Option<Result<OpenStream, StreamError>>, ReadError> {
-        let offset = row.offset;
-        let (header, bytes) = self.own_block(offset, None)?;
-        let known = self.origin_of(header.segment_id).is_some();
-        if !known || (header.block_type, header.stream_id) != (BlockType::Stream, row.stream_id) {
-            let what = "the index says it is another STREAM block".into();
-            return Err(ReadError::Damaged { offset, what });
-        }
-        let block = Block {
-            offset,
-            header,
-            bytes: &bytes,
-            stored: Stored::Whole,
-        };
-        let here = secrets.iter().filter(|(origin, _)| *origin == header.segment_id);
-        let opened = here
-            .flat_map(|(_, secrets)| OpenStream::open(&block, secrets))
-            .next();
-        Ok(opened.map(|opened| opened.map_err(|why| StreamError::Open { offset, why })))
-    }
-
-    /// The chunks of a stream in this file, by stream_seq; duplicates are left out. If the index does not list them without a
-    /// jump, the segment is scanned to see whether it is the index that lacks them.
-    pub fn chunk_rows(&mut self, stream: &OpenStream) -> Result<Vec<ChunkRow>, ReadError> {
-        if !self.scanned {
-            let rows = self.chunk_rows_of(stream);
-            let counted = self.stream_row(stream).map_or(0, |(_, row)| row.chunks);
-            match rows {
-                Ok(rows) if rows.len() as u64 == counted && is_dense(&rows) => return Ok(rows),
-                Err(error @ ReadError::Io { .. }) => return Err(error),
-                _ => self.scan()?,
-            }
-        }
-        self.chunk_rows_of(stream)
-    }
-
-    /// Shows every chunk of the file with its stream, in one pass over the index, or over what a scan found. A copy of a chunk may
-    /// come twice.
-    pub fn each_chunk(&self, mut visit: impl FnMut(&StreamRow, &ChunkRow)) -> Result<(), ReadError> {
-        let streams = &self.tables.streams;
-        let mut show = |row: &ChunkRow| {
-            if let Some(stream) = streams.get(row.stream_row as usize) {
-                visit(stream, row);
-            }
-        };
-        match &self.footer {
-            Some(footer) if !self.scanned => {
-                self.index_rows(footer.chunks_offset, footer.chunks_len, |index| match index {
-                    IndexRows::Chunks(rows) => {
-                        rows.iter().for_each(&mut show);
-                        true
-                    }
-                    _ => false,
-                })
-            }
-            _ => {
-                self.tables.chunks.iter().for_each(show);
-                Ok(())
-            }
-        }
-    }
-
-    fn stream_row(&self, stream: &OpenStream) -> Option<(usize, &StreamRow)> {
-        let mut rows = self.tables.streams.iter().enumerate();
-        rows.find(|(_, row)| row.stream_id == stream.stream_id)
-    }
-
-    fn chunk_rows_of(&self, stream: &OpenStream) -> Result<Vec<ChunkRow>, ReadError> {
-        let Some((at, _)) = self.stream_row(stream) else {
-            return Ok(Vec::new());
-        };
-        let mut rows = Vec::new();
-        let mut take = |row: ChunkRow| rows.extend((row.stream_row as usize == at).then_some(row));
-        match &self.footer {
-            Some(footer) if !self.scanned => {
-                self.index_rows(footer.chunks_offset, footer.chunks_len, |index| match index {
-                    IndexRows::Chunks(index) => {
-                        index.into_iter().for_each(&mut take);
-                        true
-                    }
-                    _ => false,
-                })?
-            }
-            _ => self.tables.chunks.iter().copied().for_each(take),
-        }
-        rows.sort_by_key(|row| row.stream_seq);
-        rows.dedup_by_key(|row| row.block_no);
-        Ok(rows)
-    }
-
-    /// Reads and opens the chunk that `row` leads to.
-    pub fn read_chunk(&self, stream: &OpenStream, row: &ChunkRow) -> Result<OpenChunk, StreamError> {
-        let offset = row.offset;
-        let (header, stored, bytes) = self.valid_block(offset, Some(row.total_len))?;
-        if !stream.owns(&header) || header.stream_seq != row.stream_seq || header.block_no != row.block_no {
-            let what = "the index says it is another CHUNK block".into();
-            return Err(ReadError::Damaged { offset, what }.into());
-        }
-        let opened = match stored {
-            Stored::Whole => stream.open_chunk(&header, bytes),
-            Stored::Erased => Err(OpenError::Erased),
-        };
-        opened.map_err(|why| StreamError::Open { offset, why })
-    }
-
-    /// The chunks of a stream in this file, opened, in order. What is missing or damaged comes as an error in its place, and
-    /// the next chunk after it.
-    pub fn chunks<'a>(&'a mut self, stream: &'a OpenStream) -> Result<Chunks<'a, S>, ReadError> {
-        let rows = self.chunk_rows(stream)?;
-        let next_seq = match stream.origin == self.head.id {
-            true => 0,
-            false => rows.first().map_or(0, |row| row.stream_seq),
-        };
-        Ok(Chunks {
-            segment: self,
-            stream,
-            rows: rows.into_iter().peekable(),
-            next_seq,
-        })
-    }
-}
-
-fn is_dense(rows: &[ChunkRow]) -> bool {
-    rows.windows(2)
-        .all(|pair| pair[0].stream_seq.checked_add(1) == Some(pair[1].stream_seq))
-}
-
-/// See [`Segment::chunks`].
-pub struct Chunks<'a, S> {
-    segment: &'a mut Segment<S>,
-    stream: &'a OpenStream,
-    rows: std::iter::Peekable<std::vec::IntoIter<ChunkRow>>,
-    next_seq: u64,
-}
-
-impl<S: Source> Iterator for Chunks<'_, S> {
-    type Item = Result<OpenChunk, StreamError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let row = *self.rows.peek()?;
-        let first = std::mem::replace(&mut self.next_seq, row.stream_seq);
-        if row.stream_seq > first {
-            let count = row.stream_seq - first;
-            return Some(Err(StreamError::ChunksMissing { first, count }));
-        }
-        self.next_seq = row.stream_seq.saturating_add(1);
-        self.rows.next();
-        Some(match self.segment.read_chunk(self.stream, &row) {
-            Err(StreamError::Read(error))
-                if !self.segment.scanned && !matches!(error, ReadError::Io { .. }) =>
-            {
-                self.scan_for(&row, error)
-            }
-            read => read,
-        })
-    }
-}
-
-impl<S: Source> Chunks<'_, S> {
-    /// The index led astray: from here on the chunks are those that a scan finds. `error` stands if the one of `row` is not among them.
-    fn scan_for(&mut self, row: &ChunkRow, error: ReadError) -> Result<OpenChunk, StreamError> {
-        self.segment.scan()?;
-        let mut rows = self.segment.chunk_rows_of(self.stream)?;
-        rows.retain(|found| found.stream_seq >= row.stream_seq);
-        let mut rows = rows.into_iter().peekable();
-        let found = rows.next_if(|found| found.stream_seq == row.stream_seq);
-        self.rows = rows;
-        match found {
-            Some(found) => self.segment.read_chunk(self.stream, &found),
-            None => Err(error.into()),
-        }
     }
 }

@@ -4,6 +4,17 @@
 //! taken for the end of the segment.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How a source will be read from here on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Here and there: what follows a range is not wanted.
+    Scattered,
+    /// From one end to the other.
+    Whole,
+}
 
 /// Random access to the bytes of one segment.
 pub trait Source {
@@ -24,6 +35,10 @@ pub trait Source {
     fn next_data(&self, offset: u64) -> u64 {
         offset
     }
+
+    /// Told before reading changes its manner. A file can pass it on to the kernel, which else reads ahead, and from a disk several times what
+    /// is asked for.
+    fn expect(&self, _access: Access) {}
 }
 
 impl Source for [u8] {
@@ -64,6 +79,59 @@ impl<T: Source + ?Sized> Source for &T {
 
     fn next_data(&self, offset: u64) -> u64 {
         (**self).next_data(offset)
+    }
+
+    fn expect(&self, access: Access) {
+        (**self).expect(access);
+    }
+}
+
+/// What was read of one source or of many.
+#[derive(Debug, Default)]
+pub struct Tally {
+    bytes: AtomicU64,
+}
+
+impl Tally {
+    /// Bytes that sources gave out.
+    pub fn bytes(&self) -> u64 {
+        // A sum that nothing else is ordered by.
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// A source that notes what is read of it.
+#[derive(Debug)]
+pub struct Counted<S> {
+    source: S,
+    tally: Arc<Tally>,
+}
+
+impl<S> Counted<S> {
+    /// Notes in `tally` what is read of `source`.
+    pub fn new(source: S, tally: &Arc<Tally>) -> Self {
+        let tally = Arc::clone(tally);
+        Counted { source, tally }
+    }
+}
+
+impl<S: Source> Source for Counted<S> {
+    fn len(&self) -> u64 {
+        self.source.len()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.source.read_at(offset, buf)?;
+        self.tally.bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn next_data(&self, offset: u64) -> u64 {
+        self.source.next_data(offset)
+    }
+
+    fn expect(&self, access: Access) {
+        self.source.expect(access);
     }
 }
 

@@ -9,6 +9,7 @@ use harborseal_segment::open::Keyring;
 use harborseal_segment::reader::{Segment, State};
 use harborseal_segment::recover::{Plan, plan};
 use harborseal_segment::scan::ReadError;
+use harborseal_segment::source::Source;
 use harborseal_segment::verify::{Chains, verify};
 use proptest::prelude::*;
 
@@ -124,6 +125,75 @@ fn edit() -> impl Strategy<Value = (usize, Vec<u8>)> {
     let edge = prop::sample::select(edges.to_vec()).prop_map(|value| value.to_le_bytes().to_vec());
     let place = (0..(HEADER_LEN + 260) / 4).prop_map(|word| word * 4);
     (place, prop_oneof![anything, edge])
+}
+
+/// Camera and chunks of all streams that Alice opens, and the longest read that it took.
+fn chunks_read(file: &[u8]) -> Option<(Vec<(String, usize)>, usize)> {
+    let source = Longest(file, Default::default());
+    let mut segment = Segment::open(&source).ok()?;
+    let mut opened = Vec::new();
+    for stream in segment.open_streams(&mut Keyring::new(alice())).ok()? {
+        let stream = stream.ok()?;
+        let chunks = segment.chunks(&stream).ok()?.filter(Result::is_ok).count();
+        opened.push((stream.info.camera_id.clone(), chunks));
+    }
+    Some((opened, source.1.get()))
+}
+
+/// Remembers the longest read of it.
+struct Longest<'a>(&'a [u8], std::cell::Cell<usize>);
+
+impl Source for Longest<'_> {
+    fn len(&self) -> u64 {
+        Source::len(self.0)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.1.set(self.1.get().max(buf.len()));
+        self.0.read_at(offset, buf)
+    }
+}
+
+/// What an index must not be believed: each 32-bit word of it and of the footer is once each of these.
+const LIES: [u32; 6] = [0, 1, 4096, 1 << 20, u32::MAX - 4095, u32::MAX];
+
+#[test]
+fn an_index_that_lies_about_its_places_hides_no_chunk() {
+    let (mut file, finished) = open_segment(0).finish(None);
+    let footer = finished.footer;
+    let whole = chunks_read(&file).expect("opens").0;
+    assert_eq!(whole, [("front-door".to_owned(), 3), ("garden".to_owned(), 2)]);
+    let (chunks_at, streams_at, keys_at) = (footer.chunks_offset, footer.streams_offset, footer.keys_offset);
+    let footer_at = file.len() - 4096;
+    // From the table's head on: kind, row_len, row_count, part; then the rows, without what says whose they are and when they were: who
+    // believes in a slot or a time, believes it (verify does not).
+    let mut words: Vec<(usize, usize)> = (0..48 / 4).map(|word| (footer_at, 128 + 8 + word * 4)).collect();
+    words.extend(
+        (0..3).flat_map(|word| [chunks_at, streams_at, keys_at].map(|at| (at as usize, 128 + word * 4))),
+    );
+    let rows = finished.footer.chunk_count as usize;
+    let offset_len_row = [0, 4, 8, 12, 40, 44];
+    words
+        .extend((0..rows).flat_map(|row| offset_len_row.map(|at| (chunks_at as usize, 144 + row * 48 + at))));
+    let offset_chunks = [16, 20, 32, 36];
+    words.extend((0..3).flat_map(|row| offset_chunks.map(|at| (streams_at as usize, 144 + row * 64 + at))));
+    words.extend([0, 4, 8].map(|at| (keys_at as usize, 144 + at)));
+    for (block, word) in words {
+        for lie in LIES {
+            let place = block + word..block + word + 4;
+            let truth: [u8; 4] = file[place.clone()].try_into().expect("four bytes");
+            file[place.clone()].copy_from_slice(&lie.to_le_bytes());
+            reseal(&mut file, block);
+            let (opened, longest) = chunks_read(&file).expect("whatever the index says");
+            assert!(
+                longest <= 1 << 20,
+                "a read of {longest} bytes: block {block}, byte {word}, {lie}"
+            );
+            assert_eq!(opened, whole, "block {block}, byte {word}, {lie}");
+            file[place].copy_from_slice(&truth);
+            reseal(&mut file, block);
+        }
+    }
 }
 
 proptest! {

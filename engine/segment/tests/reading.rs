@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::cell::RefCell;
+
 use common::*;
 use harborseal_segment::open::Keyring;
-use harborseal_segment::reader::{Segment, State, StreamError};
+use harborseal_segment::reader::{Segment, State, StreamError, open_chunks, together};
 use harborseal_segment::scan::ReadError;
 use harborseal_segment::source::Source;
 
@@ -80,16 +82,22 @@ fn packets_carry_their_arrival_and_kind() {
     assert!(last.packets().all(|packet| !packet.rtcp));
 }
 
-/// Counts what is read of it.
-struct Counting<'a>(&'a [u8], std::cell::Cell<u64>);
+/// Notes every read of it.
+struct Watched<'a>(&'a [u8], RefCell<Vec<(u64, u64)>>);
 
-impl Source for Counting<'_> {
+impl Watched<'_> {
+    fn bytes_read(&self) -> u64 {
+        self.1.borrow().iter().map(|(_, len)| len).sum()
+    }
+}
+
+impl Source for Watched<'_> {
     fn len(&self) -> u64 {
         Source::len(self.0)
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
-        self.1.set(self.1.get() + buf.len() as u64);
+        self.1.borrow_mut().push((offset, buf.len() as u64));
         self.0.read_at(offset, buf)
     }
 }
@@ -100,14 +108,78 @@ fn listing_a_closed_segment_reads_no_chunk() {
     for _ in 0..200 {
         recording.chunk(0, &vec![vec![1; 1200]; 50]);
     }
-    let (file, _) = recording.finish(None);
-    let source = Counting(&file, Default::default());
+    let (file, finished) = recording.finish(None);
+    let source = Watched(&file, RefCell::default());
     let mut segment = Segment::open(&source).expect("opens");
     let streams = segment.open_streams(&mut Keyring::new(alice())).expect("opens");
     assert_eq!(streams.len(), 2);
     assert_eq!(segment.streams()[0].chunks, 200);
     // SEGMENT twice, FOOTER, two INDEX blocks, one KEY block, two STREAM blocks.
-    assert_eq!(source.1.get(), 8 * 4096, "of {} bytes", file.len());
+    assert_eq!(source.bytes_read(), 8 * 4096, "of {} bytes", file.len());
+
+    let streams: Vec<_> = streams
+        .iter()
+        .map(|stream| stream.as_ref().expect("opens"))
+        .collect();
+    let chunks = segment.listed_chunks_of(&streams).expect("rows");
+    assert_eq!(chunks.iter().map(Vec::len).collect::<Vec<_>>(), [200, 0]);
+    // And the chunk table, once for all streams.
+    assert_eq!(source.bytes_read(), 8 * 4096 + finished.footer.chunks_len);
+}
+
+#[test]
+fn a_stream_is_read_by_its_own_chunks_and_neighbours_together() {
+    let mut recording = Recording::begin(0);
+    // Alice's chunks alone, in pairs, and so many on end that they are more than one read takes.
+    let mut own = 0;
+    let mut add = |recording: &mut Recording, camera| {
+        let placed = recording.chunk(camera, &vec![vec![1; 1200]; 50]);
+        own += u64::from(placed.total_len) * u64::from(camera == 0);
+    };
+    for neighbours in [1, 2, 1, 40] {
+        add(&mut recording, 2);
+        (0..neighbours).for_each(|_| add(&mut recording, 0));
+    }
+    let (file, _) = recording.finish(None);
+    let source = Watched(&file, RefCell::default());
+    let mut segment = Segment::open(&source).expect("opens");
+    let streams = segment.open_streams(&mut Keyring::new(alice())).expect("opens");
+    let stream = streams[0].as_ref().expect("opens");
+    let rows = segment.chunk_rows(stream).expect("rows");
+    source.1.borrow_mut().clear();
+
+    let (mut at, mut packets) = (0, 0);
+    while at < rows.len() {
+        let next = together(&rows[at..]);
+        for chunk in open_chunks(&source, stream, &rows[at..at + next]) {
+            packets += chunk.expect("opens").packets().count();
+        }
+        at += next;
+    }
+    assert_eq!(packets, 44 * 50);
+    assert_eq!(source.bytes_read(), own);
+    let reads = source.1.into_inner();
+    // 40 chunks of 60 KiB: 17 fit 1 MiB.
+    assert_eq!(reads.len(), 3 + 40usize.div_ceil(17), "{reads:?}");
+    assert!(reads.is_sorted(), "in the order of the file");
+}
+
+#[test]
+fn a_bad_sector_costs_its_own_chunk_and_not_those_read_with_it() {
+    let mut recording = Recording::begin(0);
+    let placed: Vec<_> = (0..4).map(|_| recording.small_chunk(0)).collect();
+    let (file, _) = recording.finish(None);
+    let source = Failing(&file, placed[2].offset);
+    let mut segment = Segment::open(&source).expect("opens");
+    let streams = segment.open_streams(&mut Keyring::new(alice())).expect("opens");
+    let stream = streams[0].as_ref().expect("opens");
+    let rows = segment.chunk_rows(stream).expect("rows");
+    assert_eq!(together(&rows), 4);
+    let opened: Vec<_> = open_chunks(&source, stream, &rows)
+        .iter()
+        .map(Result::is_ok)
+        .collect();
+    assert_eq!(opened, [true, true, false, true]);
 }
 
 #[test]
