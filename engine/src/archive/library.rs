@@ -2,23 +2,30 @@
 //!
 //! A stream of a camera runs through many segments. Each of them holds a [`Part`] of it, known by segment of origin: a part whose
 //! chunks were relocated after a disk's fault stands in two files, and each of its chunks is taken once.
+//!
+//! Each file is gone through once, and of it is read: head, footer, tables, the identity's KEY and STREAM blocks, and the chunk
+//! table if any chunk is wanted. What a segment without a footer costs, which is all of it, it costs once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod chunks;
+mod part;
+
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use harborseal_segment::StreamId;
-use harborseal_segment::body::ChunkRow;
+use harborseal_segment::body::{ChunkRow, StreamRow};
 use harborseal_segment::head::Head;
 use harborseal_segment::identity::Identity;
-use harborseal_segment::open::{Keyring, OpenChunk, OpenStream, Origin};
+use harborseal_segment::open::{Keyring, OpenStream, Origin};
 use harborseal_segment::reader::{Segment, StreamError};
 use harborseal_segment::scan::ReadError;
+use harborseal_segment::source::{Access, Counted, Source, Tally};
 
 use super::FileSource;
-
-/// See [`Library::spans`].
-pub type Spans = HashMap<StreamId, Vec<(u64, u64)>>;
+pub use chunks::Chunks;
+pub use part::{Part, Track};
 
 /// What one identity can open of some segments.
 #[derive(Default)]
@@ -27,39 +34,27 @@ pub struct Library {
     pub tracks: Vec<Track>,
     /// Segments that were looked into, whether or not they hold anything for the identity.
     pub segments: usize,
+    /// Bytes of those.
+    pub segment_bytes: u64,
     /// What could not be read or opened. The rest is there all the same.
     pub problems: Vec<Problem>,
+    tally: Arc<Tally>,
 }
 
-/// One stream of one camera, over all segments.
-pub struct Track {
-    /// The camera, as its operator named it.
-    pub camera_id: String,
-    /// RTP synchronisation source.
-    pub ssrc: u32,
-    /// Which m-line of the SDP it is; 0xFFFF unknown.
-    pub media_index: u16,
-    /// Its parts in the order of time.
-    pub parts: Vec<Part>,
-}
-
-/// What one segment of origin holds of a stream.
-pub struct Part {
-    /// The opened stream: camera, SDP, key.
-    pub stream: OpenStream,
-    /// Its chain and place in it: run, shard, chain_seq.
-    pub chain: (harborseal_segment::RunId, u32, u64),
-    /// Arrival of its first and last packet, whole seconds since 1970, by the unsealed headers; 0 without chunks.
-    pub first_s: u64,
-    /// See `first_s`.
-    pub last_s: u64,
-    /// Chunks, those of several copies counted once each.
-    pub chunks: u64,
-    /// The files that hold it.
-    pub files: Vec<PathBuf>,
-    created_s: u64,
-    /// One of the files is the segment of origin, so chunks missing at the beginning are missing indeed.
-    at_origin: bool,
+/// What is wanted of the chunks.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// When those of all streams began and ended.
+    Times,
+    /// Where those of one camera stand that may hold packets of these seconds, both inclusive; of others once they are asked for.
+    Chunks {
+        /// As its operator named it.
+        camera_id: &'a str,
+        /// The first second.
+        from_s: u64,
+        /// The last second.
+        to_s: u64,
+    },
 }
 
 /// A file, or a part of one, that does not open.
@@ -90,78 +85,120 @@ impl Problem {
     }
 }
 
+/// A file that is looked into.
+struct File {
+    path: PathBuf,
+    origin: Origin,
+    created_s: u64,
+}
+
+/// Streams as they are found: by camera, media, SSRC.
+type Found = BTreeMap<(String, u16, u32), Track>;
+
 impl Library {
     /// Looks into every segment of `paths` with `identity`. `tick` is called after each, with its path.
-    pub fn open(paths: &[PathBuf], identity: Identity, mut tick: impl FnMut(&Path)) -> Self {
+    pub fn open(
+        paths: &[PathBuf],
+        identity: Identity,
+        wanted: Wanted<'_>,
+        mut tick: impl FnMut(&Path),
+    ) -> Self {
         let mut library = Library::default();
         let mut keyring = Keyring::new(identity);
-        let mut tracks = BTreeMap::new();
-        for (path, origin, created_s) in in_chain_order(paths, &mut library.problems) {
-            if let Err(why) = library.look_into(&path, (origin, created_s), &mut keyring, &mut tracks) {
-                library.problems.push(Problem::new(&path, why));
+        let mut found = Found::new();
+        for file in library.in_chain_order(paths) {
+            if let Err(why) = library.look_into(&file, wanted, &mut keyring, &mut found) {
+                library.problems.push(Problem::new(&file.path, why));
             }
-            tick(&path);
+            tick(&file.path);
         }
-        library.tracks = tracks.into_values().collect();
-        for track in &mut library.tracks {
-            track.parts.sort_by_key(Part::place_in_time);
-        }
+        library.tracks = found.into_values().collect();
+        library.tracks.iter_mut().for_each(Track::sort);
         library
     }
 
     fn look_into(
         &mut self,
-        path: &Path,
-        file: (Origin, u64),
+        file: &File,
+        wanted: Wanted<'_>,
         keyring: &mut Keyring,
-        tracks: &mut BTreeMap<(String, u16, u32), Track>,
+        found: &mut Found,
     ) -> Result<(), StreamError> {
-        let mut segment = open_segment(path)?;
+        let mut segment = open_segment(&file.path, &self.tally)?;
         self.segments += 1;
+        self.segment_bytes += segment.source().len();
         let streams = match segment.open_streams(keyring) {
             Err(StreamError::NothingForIdentity) => return Ok(()),
             streams => streams?,
         };
+        let mut opened = Vec::new();
         for stream in streams {
-            let stream = match stream {
-                Ok(stream) => stream,
-                Err(why) => {
-                    self.problems.push(Problem::new(path, why));
-                    continue;
-                }
-            };
-            let info = &stream.info;
-            let key = (info.camera_id.clone(), info.media_index, info.ssrc);
-            let track = tracks.entry(key).or_insert_with(|| Track {
-                camera_id: info.camera_id.clone(),
-                ssrc: info.ssrc,
-                media_index: info.media_index,
-                parts: Vec::new(),
-            });
-            track.add(stream, path, file, &mut segment)?;
+            match stream {
+                Ok(stream) => opened.push(stream),
+                Err(why) => self.problems.push(Problem::new(&file.path, why)),
+            }
         }
+        let chunks = wanted_chunks(&mut segment, &opened, wanted).unwrap_or_else(|why| {
+            self.problems.push(Problem::new(&file.path, why));
+            HashMap::new()
+        });
+        self.note(file, &segment, opened, (wanted, chunks), found);
         Ok(())
     }
 
-    /// When chunks began and ended, by their unsealed headers in whole seconds since 1970: for each stream of an origin, in order.
-    /// Every file is read once, and of it the tables only.
-    pub fn spans(&self, mut tick: impl FnMut(&Path)) -> (Spans, Vec<Problem>) {
-        let parts = || self.tracks.iter().flat_map(|track| &track.parts);
-        let mut spans: Spans = parts().map(|part| (part.stream.stream_id, Vec::new())).collect();
-        let mut problems = Vec::new();
-        let files: BTreeSet<&PathBuf> = parts().flat_map(|part| &part.files).collect();
-        for path in files {
-            let shown = open_segment(path).and_then(|segment| {
-                segment.each_chunk(|stream, row| {
-                    if let Some(spans) = spans.get_mut(&stream.stream_id) {
-                        spans.push((row.first_s, row.last_s));
-                    }
-                })
-            });
-            problems.extend(shown.err().map(|why| Problem::new(path, why)));
-            tick(path);
+    /// Notes the streams of one file, and of them the chunks that were looked up.
+    fn note(
+        &self,
+        file: &File,
+        segment: &Segment<Counted<FileSource>>,
+        opened: Vec<OpenStream>,
+        (wanted, mut chunks): (Wanted<'_>, HashMap<StreamId, Vec<ChunkRow>>),
+        found: &mut Found,
+    ) {
+        let rows = rows_by_stream(segment);
+        for stream in opened {
+            let row = rows.get(&stream.stream_id).copied();
+            let info = &stream.info;
+            let key = (info.camera_id.clone(), info.media_index, info.ssrc);
+            let track = found.entry(key).or_insert_with(|| Track::new(info, &self.tally));
+            let (origin, created_s) = (segment.origin_of(stream.origin), file.created_s);
+            let chunks = chunks.remove(&stream.stream_id);
+            let part = track.part(stream, origin.unwrap_or(file.origin), created_s);
+            part.add_file(&file.path, file.origin.segment_id, row);
+            match (wanted, chunks) {
+                (Wanted::Times, Some(chunks)) => part.add_times(&chunks),
+                (Wanted::Chunks { .. }, Some(chunks)) => part.add_chunks(chunks, segment.is_scanned()),
+                (_, None) => {}
+            }
         }
-        (spans, problems)
+    }
+
+    /// The segments' heads, in the order in which hints lead from one to the next. A file that was reserved and never begun holds
+    /// nothing, and is no problem; neither is one that a running engine has deleted since it was listed.
+    fn in_chain_order(&mut self, paths: &[PathBuf]) -> Vec<File> {
+        let mut files = Vec::new();
+        for path in paths {
+            match open_file(path, &self.tally) {
+                Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+                Err(why) => self.problems.push(Problem::io(path, why)),
+                Ok(source) => match Head::read(&source) {
+                    Ok(head) => files.push(File {
+                        path: path.clone(),
+                        origin: head.origin(),
+                        created_s: head.body.created_s,
+                    }),
+                    Err(ReadError::NeverBegun) => {}
+                    Err(why) => self.problems.push(Problem::new(path, why)),
+                },
+            }
+        }
+        files.sort_by_key(|file| (file.origin.run_id, file.origin.shard, file.origin.chain_seq));
+        files
+    }
+
+    /// Bytes read of all segments so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.tally.bytes()
     }
 
     /// The cameras, each once.
@@ -179,199 +216,63 @@ impl Library {
     }
 }
 
-impl Track {
-    fn add(
-        &mut self,
-        stream: OpenStream,
-        path: &Path,
-        (file, created_s): (Origin, u64),
-        segment: &mut Segment<FileSource>,
-    ) -> Result<(), ReadError> {
-        let row = segment
-            .streams()
-            .iter()
-            .find(|row| row.stream_id == stream.stream_id);
-        let row = *row.expect("the stream was opened from its row");
-        let known = self
-            .parts
-            .iter_mut()
-            .find(|part| (part.stream.origin, part.stream.stream_id) == (stream.origin, stream.stream_id));
-        let at_origin = file.segment_id == stream.origin;
-        let Some(part) = known else {
-            let origin = segment.origin_of(stream.origin).unwrap_or(file);
-            self.parts.push(Part {
-                stream,
-                chain: (origin.run_id, origin.shard, origin.chain_seq),
-                first_s: row.first_s,
-                last_s: row.last_s,
-                chunks: row.chunks,
-                files: vec![path.to_owned()],
-                created_s,
-                at_origin,
-            });
-            return Ok(());
-        };
-        part.files.push(path.to_owned());
-        part.at_origin |= at_origin;
-        if row.chunks > 0 {
-            part.first_s = if part.chunks == 0 {
-                row.first_s
-            } else {
-                part.first_s.min(row.first_s)
-            };
-            part.last_s = part.last_s.max(row.last_s);
-            part.chunks = part.open()?.rows.len() as u64;
-        }
-        Ok(())
-    }
-
-    /// Its chunks that may hold packets of the seconds `from_s` to `to_s`, both inclusive, opened, in order. Missing and
-    /// damaged ones come as problems in their place.
-    pub fn chunks(&self, from_s: u64, to_s: u64) -> Chunks<'_> {
-        let inside = |part: &&Part| part.chunks > 0 && part.first_s <= to_s && part.last_s >= from_s;
-        Chunks {
-            parts: self.parts.iter().filter(inside).collect::<Vec<_>>().into_iter(),
-            open: None,
-            from_s,
-            to_s,
-        }
-    }
-}
-
-impl Part {
-    /// Where it stands among the parts of its track. Headers know whole seconds, and a run that ends and the next one may meet in one:
-    /// when the stream began in its run, sealed to the nanosecond, tells them apart.
-    fn place_in_time(&self) -> (u64, u64, u64, u64) {
-        (
-            self.first_s,
-            self.stream.info.opened_ns,
-            self.created_s,
-            self.chain.2,
-        )
-    }
-
-    /// Opens its files and finds its chunks in them, each once, by stream_seq.
-    fn open(&self) -> Result<OpenPart<'_>, ReadError> {
-        let mut segments = Vec::new();
-        let mut rows = Vec::new();
-        for path in &self.files {
-            let mut segment = open_segment(path)?;
-            let found = segment.chunk_rows(&self.stream)?;
-            rows.extend(found.into_iter().map(|row| (segments.len(), row)));
-            segments.push(segment);
-        }
-        rows.sort_by_key(|(_, row)| row.stream_seq);
-        rows.dedup_by_key(|(_, row)| row.block_no);
-        let next_seq = if self.at_origin {
-            0
-        } else {
-            rows.first().map_or(0, |(_, row)| row.stream_seq)
-        };
-        Ok(OpenPart {
-            part: self,
-            segments,
-            rows,
-            at: 0,
-            next_seq,
-        })
-    }
-}
-
-/// The chunks of a track. See [`Track::chunks`].
-pub struct Chunks<'a> {
-    parts: std::vec::IntoIter<&'a Part>,
-    open: Option<OpenPart<'a>>,
-    from_s: u64,
-    to_s: u64,
-}
-
-struct OpenPart<'a> {
-    part: &'a Part,
-    segments: Vec<Segment<FileSource>>,
-    /// Which file, and where in it.
-    rows: Vec<(usize, ChunkRow)>,
-    at: usize,
-    next_seq: u64,
-}
-
-impl<'a> Chunks<'a> {
-    /// The part that holds the chunk given out last.
-    pub fn part(&self) -> Option<&'a Part> {
-        self.open.as_ref().map(|open| open.part)
-    }
-}
-
-impl Iterator for Chunks<'_> {
-    type Item = Result<OpenChunk, Problem>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(open) = &mut self.open {
-                match open.next(self.from_s, self.to_s) {
-                    Some(item) => return Some(item),
-                    None => self.open = None,
+/// The chunks of those of `opened` of which they are wanted. The chunk table is not read if there are none.
+fn wanted_chunks(
+    segment: &mut Segment<Counted<FileSource>>,
+    opened: &[OpenStream],
+    wanted: Wanted<'_>,
+) -> Result<HashMap<StreamId, Vec<ChunkRow>>, ReadError> {
+    let rows = rows_by_stream(segment);
+    let is_wanted = |stream: &&OpenStream| {
+        let row = rows[&stream.stream_id]; // it was opened from there
+        row.chunks > 0
+            && match wanted {
+                Wanted::Times => true,
+                Wanted::Chunks {
+                    camera_id,
+                    from_s,
+                    to_s,
+                } => {
+                    // After a scan its chunks are known already, and would cost as much again.
+                    let inside = row.first_s <= to_s && row.last_s >= from_s;
+                    stream.info.camera_id == camera_id && (inside || segment.is_scanned())
                 }
             }
-            let part = self.parts.next()?;
-            match part.open() {
-                Ok(open) => self.open = Some(open),
-                Err(why) => return Some(Err(Problem::new(&part.files[0], why))),
-            }
-        }
+    };
+    let streams: Vec<&OpenStream> = opened.iter().filter(is_wanted).collect();
+    if streams.is_empty() {
+        return Ok(HashMap::new());
     }
+    let chunks = match wanted {
+        Wanted::Times => segment.listed_chunks_of(&streams)?,
+        Wanted::Chunks { .. } => segment.chunk_rows_of(&streams)?,
+    };
+    let ids = streams.iter().map(|stream| stream.stream_id);
+    Ok(ids.zip(chunks).collect())
 }
 
-impl OpenPart<'_> {
-    fn next(&mut self, from_s: u64, to_s: u64) -> Option<Result<OpenChunk, Problem>> {
-        while let Some((file, row)) = self.rows.get(self.at) {
-            let wanted = row.first_s <= to_s && row.last_s >= from_s;
-            let first = std::mem::replace(&mut self.next_seq, row.stream_seq);
-            if wanted && row.stream_seq > first {
-                let missing = StreamError::ChunksMissing {
-                    first,
-                    count: row.stream_seq - first,
-                };
-                return Some(Err(Problem::new(&self.part.files[*file], missing)));
-            }
-            self.at += 1;
-            self.next_seq = row.stream_seq.saturating_add(1);
-            if wanted {
-                let chunk = self.segments[*file].read_chunk(&self.part.stream, row);
-                return Some(chunk.map_err(|why| Problem::new(&self.part.files[*file], why)));
-            }
-        }
-        None
-    }
+fn rows_by_stream<S: Source>(segment: &Segment<S>) -> HashMap<StreamId, &StreamRow> {
+    let rows = segment.streams().iter();
+    rows.map(|row| (row.stream_id, row)).collect()
 }
 
-fn open_segment(path: &Path) -> Result<Segment<FileSource>, ReadError> {
-    let source = FileSource::open(path).map_err(|why| ReadError::Io { offset: 0, why })?;
+/// Opens a segment file for reading here and there.
+fn open_file(path: &Path, tally: &Arc<Tally>) -> io::Result<Counted<FileSource>> {
+    let source = FileSource::open(path)?;
+    source.expect(Access::Scattered);
+    Ok(Counted::new(source, tally))
+}
+
+fn open_segment(path: &Path, tally: &Arc<Tally>) -> Result<Segment<Counted<FileSource>>, ReadError> {
+    let source = open_file(path, tally).map_err(|why| ReadError::Io { offset: 0, why })?;
     Segment::open(source)
-}
-
-/// The segments' heads, in the order in which hints lead from one to the next. A file that was reserved and never begun holds
-/// nothing, and is no problem; neither is one that a running engine has deleted since it was listed.
-fn in_chain_order(paths: &[PathBuf], problems: &mut Vec<Problem>) -> Vec<(PathBuf, Origin, u64)> {
-    let mut heads = Vec::new();
-    for path in paths {
-        match FileSource::open(path) {
-            Err(why) if why.kind() == io::ErrorKind::NotFound => {}
-            Err(why) => problems.push(Problem::io(path, why)),
-            Ok(source) => match Head::read(&source) {
-                Ok(head) => heads.push((path.clone(), head.origin(), head.body.created_s)),
-                Err(ReadError::NeverBegun) => {}
-                Err(why) => problems.push(Problem::new(path, why)),
-            },
-        }
-    }
-    heads.sort_by_key(|(_, origin, _)| (origin.run_id, origin.shard, origin.chain_seq));
-    heads
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::archive::fixtures::{self, BEGAN_S};
+    use harborseal_segment::block::{Header, encode_block};
 
     fn written(files: &[Vec<u8>]) -> (tempfile::TempDir, Vec<PathBuf>) {
         let dir = tempfile::tempdir().expect("a temporary folder");
@@ -396,7 +297,7 @@ mod tests {
     #[test]
     fn a_track_runs_through_segments_in_the_order_of_time_whatever_the_order_of_files() {
         let (_dir, paths) = written(&[2, 0, 1].map(fixtures::closed_segment));
-        let library = Library::open(&paths, fixtures::alice(), |_| ());
+        let library = Library::open(&paths, fixtures::alice(), Wanted::Times, |_| ());
         assert!(library.problems.is_empty());
         assert_eq!(
             (library.segments, library.cameras()),
@@ -415,7 +316,7 @@ mod tests {
     fn a_copy_of_a_segment_adds_nothing() {
         let segment = fixtures::closed_segment(0);
         let (_dir, paths) = written(&[segment.clone(), segment]);
-        let library = Library::open(&paths, fixtures::alice(), |_| ());
+        let library = Library::open(&paths, fixtures::alice(), Wanted::Times, |_| ());
         assert_eq!(chunk_numbers(&library, "front-door", 0, u64::MAX).len(), 3);
         assert_eq!(library.tracks[0].parts[0].chunks, 3);
     }
@@ -424,7 +325,7 @@ mod tests {
     fn one_bad_file_does_not_hide_the_others() {
         let (_dir, mut paths) = written(&[fixtures::closed_segment(0), b"hello".to_vec(), vec![]]);
         paths.push("gone.hseal".into());
-        let library = Library::open(&paths, fixtures::alice(), |_| ());
+        let library = Library::open(&paths, fixtures::alice(), Wanted::Times, |_| ());
         assert_eq!(library.segments, 1);
         let [problem] = &library.problems[..] else {
             panic!("one problem, and neither the empty file nor the one that is gone");
@@ -436,8 +337,113 @@ mod tests {
     #[test]
     fn nothing_is_found_for_a_stranger() {
         let (_dir, paths) = written(&[fixtures::closed_segment(0)]);
-        let library = Library::open(&paths, fixtures::eve(), |_| ());
+        let library = Library::open(&paths, fixtures::eve(), Wanted::Times, |_| ());
         assert_eq!((library.segments, library.tracks.len()), (1, 0));
         assert!(library.problems.is_empty());
+    }
+
+    fn wanted(camera_id: &str) -> Wanted<'_> {
+        Wanted::Chunks {
+            camera_id,
+            from_s: 0,
+            to_s: u64::MAX,
+        }
+    }
+
+    /// A segment with chunks of 60 KiB of all three cameras in turn, and what must be read of it for its tables.
+    fn full_segment(n: u8, chunks: usize) -> (Vec<u8>, u64) {
+        let mut recording = fixtures::Recording::begin(n);
+        for at in 0..chunks {
+            recording.chunk(at % 3, &vec![vec![1; 1200]; 50]);
+        }
+        let blocks = recording.bytes.len() as u64;
+        let (file, _) = recording.finish(None);
+        // Two SEGMENT blocks (once for the chain's order, once for the segment), one KEY block, Alice's two STREAM blocks.
+        let tables = 2 * 8192 + 3 * 4096 + file.len() as u64 - blocks;
+        (file, tables)
+    }
+
+    #[test]
+    fn of_one_camera_its_own_chunks_are_read_and_of_the_rest_the_tables() {
+        let segments = [0, 1, 2].map(|n| full_segment(n, 30));
+        let tables: u64 = segments.iter().map(|(_, tables)| tables).sum();
+        let (_dir, paths) = written(&segments.map(|(file, _)| file));
+        let library = Library::open(&paths, fixtures::alice(), wanted("garden"), |_| ());
+        assert_eq!(library.bytes_read(), tables);
+        let track = library.tracks_of("garden").next().expect("hers");
+        assert!(track.has_within(BEGAN_S, BEGAN_S + 1) && !track.has_within(BEGAN_S + 20, BEGAN_S + 30));
+        assert_eq!(track.chunks(0, u64::MAX).filter(Result::is_ok).count(), 30);
+        let own = 30 * 61_440; // 50 × 1,208 B and the heads, in pages
+        assert_eq!(library.bytes_read(), tables + own);
+    }
+
+    #[test]
+    fn a_segment_without_a_footer_is_read_to_its_end_once_and_costs_no_other() {
+        let (closed, tables) = full_segment(0, 30);
+        let (whole, _) = full_segment(1, 30);
+        let open = whole[..whole.len() - 4096].to_vec();
+        let open_len = open.len() as u64;
+        let (_dir, paths) = written(&[closed, open]);
+        let library = Library::open(&paths, fixtures::alice(), Wanted::Times, |_| ());
+        let chunks: Vec<u64> = library
+            .tracks
+            .iter()
+            .flat_map(|track| &track.parts)
+            .map(|part| part.chunks)
+            .collect();
+        assert_eq!(chunks, [10; 4]);
+        // Its head twice, its last page in search of a footer, everything behind its head once, Alice's KEY and STREAM blocks.
+        assert_eq!(
+            library.bytes_read(),
+            tables + 2 * 8192 + 4096 + open_len - 8192 + 3 * 4096
+        );
+
+        let library = Library::open(&paths, fixtures::alice(), wanted("garden"), |_| ());
+        let before = library.bytes_read();
+        let track = library.tracks_of("garden").next().expect("hers");
+        assert_eq!(track.chunks(0, u64::MAX).filter(Result::is_ok).count(), 20);
+        assert_eq!(
+            library.bytes_read() - before,
+            20 * 61_440,
+            "where they stand is known"
+        );
+    }
+
+    #[test]
+    fn where_the_index_leads_astray_the_chunks_are_found_by_a_scan() {
+        let (mut file, _) = full_segment(0, 30);
+        let footer_at = file.len() - 4096;
+        let chunks_at =
+            u64::from_le_bytes(file[footer_at + 136..][..8].try_into().expect("eight bytes")) as usize;
+        // The second row: the first chunk of the garden. Its offset becomes the next one's, which is another's.
+        let row = chunks_at + 144 + 48;
+        file.copy_within(row + 48..row + 56, row);
+        let header = Header::parse(&file[chunks_at..]).expect("an INDEX block");
+        let lying = encode_block(header, header.body(&file[chunks_at..]));
+        file[chunks_at..][..lying.len()].copy_from_slice(&lying);
+        let (_dir, paths) = written(&[file]);
+        let library = Library::open(&paths, fixtures::alice(), wanted("garden"), |_| ());
+        let numbers = chunk_numbers(&library, "garden", 0, u64::MAX);
+        assert_eq!(
+            numbers,
+            (0..10).map(|seq| (BEGAN_S + seq, seq)).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_damaged_chunk_is_told_and_sends_nobody_through_the_whole_segment() {
+        let (mut file, tables) = full_segment(0, 30);
+        let garden_at = 8192 + 4096 + 3 * 4096 + 61_440;
+        file[garden_at + 5000] ^= 1;
+        let (_dir, paths) = written(&[file]);
+        let library = Library::open(&paths, fixtures::alice(), wanted("garden"), |_| ());
+        let track = library.tracks_of("garden").next().expect("hers");
+        let chunks: Vec<bool> = track.chunks(0, u64::MAX).map(|chunk| chunk.is_ok()).collect();
+        assert_eq!(chunks, [&[false][..], &[true; 9]].concat());
+        assert_eq!(
+            library.bytes_read(),
+            tables + 10 * 61_440 + 4096,
+            "its header is looked at once more"
+        );
     }
 }

@@ -9,8 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harborseal_segment::source::Source;
-use rustix::fs::SeekFrom;
+use harborseal_segment::source::{Access, Source};
+use rustix::fs::{Advice, SeekFrom};
 
 pub mod closing;
 pub mod find;
@@ -126,6 +126,15 @@ impl Source for FileSource {
             // A file system without SEEK_DATA: the zeros are read.
             Err(_) => offset,
         }
+    }
+
+    fn expect(&self, access: Access) {
+        let advice = match access {
+            Access::Scattered => Advice::Random,
+            Access::Whole => Advice::Sequential,
+        };
+        // A file system that takes no advice reads as well without.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, advice);
     }
 }
 

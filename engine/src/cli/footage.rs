@@ -6,17 +6,19 @@ use std::sync::Arc;
 use super::error::{CliError, ExitStatus};
 use super::output::people;
 use super::{keygen, paths};
-use crate::archive::library::{Library, Part, Problem};
+use crate::archive::library::{Library, Part, Problem, Wanted};
 use crate::media::Stream;
+use crate::text::{Grouped, counted};
 
-/// Opens what the identity in the file `identity` can open of the segments that `paths` name.
+/// Opens what the identity in the file `identity` can open of the segments that `paths` name, and looks up what is wanted of the
+/// chunks.
 ///
 /// Segments that cannot be read are told to people; they end the command only if nothing else is left.
-pub fn open(identity: &Path, paths: &[PathBuf]) -> Result<Library, CliError> {
+pub fn open(identity: &Path, paths: &[PathBuf], wanted: Wanted<'_>) -> Result<Library, CliError> {
     let identity = keygen::read(identity)?;
     let found = paths::find_segments(paths)?;
     let bar = paths::progress_count("opening segments", found.segments.len() as u64);
-    let library = Library::open(&found.segments, identity, |_| bar.inc(1));
+    let library = Library::open(&found.segments, identity, wanted, |_| bar.inc(1));
     bar.finish_and_clear();
     if library.tracks.is_empty() {
         return Err(match library.problems.first() {
@@ -49,6 +51,16 @@ pub fn status_after<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Exit
         }
     }
     status
+}
+
+/// What reading cost, for people.
+pub fn cost(library: &Library) -> String {
+    format!(
+        "read {} of {} bytes in {}",
+        Grouped(library.bytes_read()),
+        Grouped(library.segment_bytes),
+        counted(library.segments, "segment")
+    )
 }
 
 /// A part of a track as the exporter knows it.

@@ -1,4 +1,5 @@
-//! `harborseal list`: what an identity opens. Reads the segments' tables only, and of the footage itself nothing.
+//! `harborseal list`: what an identity opens. Reads the segments' tables and the identity's own STREAM blocks, and of the footage
+//! itself nothing.
 
 use std::path::PathBuf;
 
@@ -6,8 +7,8 @@ use serde::Serialize;
 
 use super::error::{CliError, ExitStatus, OneLine};
 use super::output::{self, Output, people};
-use super::{footage, instant, paths};
-use crate::archive::library::{Part, Spans, Track};
+use super::{footage, instant};
+use crate::archive::library::{Track, Wanted};
 use crate::media::{self, Stream};
 
 /// Chunk times are whole seconds, and a chunk is sealed within a second: seconds this far apart have a pause between them.
@@ -38,6 +39,8 @@ pub struct Args {
 #[derive(Serialize)]
 struct Listing {
     segments: usize,
+    segment_bytes: u64,
+    bytes_read: u64,
     cameras: Vec<Camera>,
 }
 
@@ -68,38 +71,31 @@ struct Gap {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
-    let library = footage::open(&args.identity, &args.paths)?;
-    let bar = paths::progress_count("reading tables", library.segments as u64);
-    let (spans, problems) = library.spans(|_| bar.inc(1));
-    bar.finish_and_clear();
+    let library = footage::open(&args.identity, &args.paths, Wanted::Times)?;
     let mut listing = Listing {
         segments: library.segments,
+        segment_bytes: library.segment_bytes,
+        bytes_read: library.bytes_read(),
         cameras: Vec::new(),
     };
     for id in library.cameras() {
-        let streams = library
-            .tracks_of(id)
-            .map(|track| describe(track, &spans))
-            .collect();
+        let streams = library.tracks_of(id).map(describe).collect();
         listing.cameras.push(Camera {
             id: id.to_owned(),
             streams,
         });
     }
-    for problem in &problems {
-        people(format_args!("harborseal: {problem}"));
-    }
     if args.print.json {
         output::json(&listing)?;
     } else {
         print(&listing)?;
+        people(footage::cost(&library));
     }
-    Ok(footage::status_after(library.problems.iter().chain(&problems)))
+    Ok(footage::status_after(&library.problems))
 }
 
-fn describe(track: &Track, spans: &Spans) -> StreamLine {
-    let of_part = |part: &Part| spans.get(&part.stream.stream_id).cloned().unwrap_or_default();
-    let mut spans: Vec<_> = track.parts.iter().flat_map(of_part).collect();
+fn describe(track: &Track) -> StreamLine {
+    let mut spans: Vec<_> = track.parts.iter().flat_map(|part| part.times.clone()).collect();
     spans.sort_unstable();
     let ends_s = spans.iter().map(|span| span.1).max();
     let codec = track

@@ -229,21 +229,11 @@ impl Core {
         disk.request(Request::Prepare(Order {
             prev,
             chain_seq,
-            registry: Arc::clone(self.registry_to_order()),
+            registry: Arc::clone(&self.wanted),
             current: Arc::clone(&self.registry),
             streams,
             alloc_bytes: self.log.allocation_bytes(),
         }));
-    }
-
-    /// The configuration that the next segment should bring: the wanted one, unless packets wait under the one in force and have no segment to
-    /// go to. Cameras that leave may be among theirs, and a segment of the wanted one would have no place for those.
-    fn registry_to_order(&self) -> &Arc<Registry> {
-        let waiting = !self.full.is_empty() || self.open.iter().any(Option::is_some);
-        match waiting && !self.log.can_append() {
-            true => &self.registry,
-            false => &self.wanted,
-        }
     }
 
     fn note_pressure(&mut self, now: Now) {

@@ -1,6 +1,6 @@
 //! The packets of one camera's streams, in the order of arrival over all of them.
 //!
-//! Each stream is read chunk by chunk; at most one chunk of each is in memory.
+//! Each stream is read chunk by chunk, neighbours in one read; what one read gives, 1 MiB at most, is in memory of each.
 
 use crate::archive::library::{Chunks, Part, Problem, Track};
 use crate::cli::footage;

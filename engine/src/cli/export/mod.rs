@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::error::{CliError, ExitStatus, Plain};
 use super::output::{self, Output, people};
 use super::{footage, instant, paths};
-use crate::archive::library::{Library, Part, Problem, Track};
+use crate::archive::library::{Library, Part, Problem, Track, Wanted};
 use crate::media::{self, Export, Format, Range, Report};
 use interrupt::Interrupt;
 use merge::Merge;
@@ -20,6 +20,7 @@ use merge::Merge;
 /// How far before the start of the range a key frame is looked for, in seconds; more each time. Cameras that save bits send one
 /// every ten seconds or so; the last step reads everything there is.
 const LOOK_BACK_S: [u64; 4] = [16, 128, 1024, u64::MAX];
+const NS_PER_S: u64 = 1_000_000_000;
 /// Damaged places told one by one; the rest are only counted.
 const PROBLEMS_TOLD: usize = 20;
 
@@ -76,6 +77,10 @@ struct Written<'a> {
     gaps: u64,
     lost_packets: u64,
     damaged: usize,
+    /// What it was read from, and how much of that was read.
+    segments: usize,
+    segment_bytes: u64,
+    bytes_read: u64,
     notes: &'a [String],
 }
 
@@ -83,8 +88,14 @@ struct Written<'a> {
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let range = range_of(args)?;
     // A wrong extension should not cost a search through the archive.
-    Format::of(&args.output).map_err(media_error)?;
-    let library = footage::open(&args.identity, &args.paths)?;
+    let format = Format::of(&args.output).map_err(media_error)?;
+    let (first_s, to_s) = whole_seconds(range);
+    let wanted = Wanted::Chunks {
+        camera_id: &args.camera,
+        from_s: first_s.saturating_sub(look_back_s(format, 0)),
+        to_s,
+    };
+    let library = footage::open(&args.identity, &args.paths, wanted)?;
     let tracks: Vec<&Track> = library.tracks_of(&args.camera).collect();
     if tracks.is_empty() {
         return Err(unknown_camera(&library, &args.camera));
@@ -93,7 +104,7 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         return Err(nothing_in_range(&tracks));
     }
     let (report, problems) = write(&args.output, &tracks, range)?;
-    tell(args, &report, &problems)?;
+    tell(args, &library, &report, &problems)?;
     Ok(footage::status_after(library.problems.iter().chain(&problems)))
 }
 
@@ -135,9 +146,19 @@ fn named(cameras: &[&str]) -> String {
 }
 
 /// Whether any packet arrived in the range. Looked up first, so that a range without footage does not send the search for a key
-/// frame through the whole archive.
+/// frame through the whole archive. Chunks are opened for it only if no header can tell: at the ends of the range, inside a second.
 fn holds(tracks: &[&Track], range: Range) -> bool {
     let (from_s, to_s) = whole_seconds(range);
+    let inside_from_s = range.from_ns.unwrap_or(0).div_ceil(NS_PER_S);
+    let inside_end_s = range.to_ns.map_or(u64::MAX, |to_ns| to_ns / NS_PER_S);
+    let whole_inside = inside_from_s..inside_end_s;
+    if !whole_inside.is_empty()
+        && tracks
+            .iter()
+            .any(|track| track.has_within(whole_inside.start, whole_inside.end - 1))
+    {
+        return true;
+    }
     let mut chunks = tracks
         .iter()
         .flat_map(|track| track.chunks(from_s, to_s))
@@ -167,8 +188,16 @@ fn nothing_in_range(tracks: &[&Track]) -> CliError {
 fn whole_seconds(range: Range) -> (u64, u64) {
     let to_s = range
         .to_ns
-        .map_or(u64::MAX, |to_ns| to_ns.saturating_sub(1) / 1_000_000_000);
-    (range.from_ns.unwrap_or(0) / 1_000_000_000, to_s)
+        .map_or(u64::MAX, |to_ns| to_ns.saturating_sub(1) / NS_PER_S);
+    (range.from_ns.unwrap_or(0) / NS_PER_S, to_s)
+}
+
+/// How far before its range an export is read from, at its first attempt and at later ones.
+fn look_back_s(format: Format, step: usize) -> u64 {
+    match format.needs_earlier() {
+        true => LOOK_BACK_S[step],
+        false => 0,
+    }
 }
 
 /// Exports `range` of one camera's streams to `output`.
@@ -186,9 +215,8 @@ fn write(output: &Path, tracks: &[&Track], range: Range) -> Result<(Report, Vec<
         .map(footage::stream_of)
         .collect();
     let begins_s = parts(tracks).map(|part| part.first_s).min().unwrap_or(0);
-    for look_back_s in LOOK_BACK_S {
-        let look_back_s = if format.needs_earlier() { look_back_s } else { 0 };
-        let from_s = first_s.saturating_sub(look_back_s);
+    for step in 0..LOOK_BACK_S.len() {
+        let from_s = first_s.saturating_sub(look_back_s(format, step));
         let inside = parts(tracks).filter(|part| part.first_s <= to_s && part.last_s >= from_s);
         let bar = paths::progress_count("exporting", inside.map(|part| part.chunks).sum());
         let mut tick = || {
@@ -219,7 +247,7 @@ fn parts<'a>(tracks: &[&'a Track]) -> impl Iterator<Item = &'a Part> {
         .into_iter()
 }
 
-fn tell(args: &Args, report: &Report, problems: &[Problem]) -> Result<(), CliError> {
+fn tell(args: &Args, library: &Library, report: &Report, problems: &[Problem]) -> Result<(), CliError> {
     for problem in problems.iter().take(PROBLEMS_TOLD) {
         people(format_args!("harborseal: {problem}; left out"));
     }
@@ -248,6 +276,9 @@ fn tell(args: &Args, report: &Report, problems: &[Problem]) -> Result<(), CliErr
             gaps: report.gaps,
             lost_packets: report.lost,
             damaged: problems.len(),
+            segments: library.segments,
+            segment_bytes: library.segment_bytes,
+            bytes_read: library.bytes_read(),
             notes: &report.notes,
         });
     }
@@ -267,6 +298,7 @@ fn tell(args: &Args, report: &Report, problems: &[Problem]) -> Result<(), CliErr
         report.packets,
         report.bytes
     ));
+    people(footage::cost(library));
     Ok(())
 }
 
