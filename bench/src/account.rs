@@ -217,12 +217,25 @@ fn parse_core(text: &str, cpu: usize, tick_ns: u64) -> Option<Core> {
     })
 }
 
-/// Waits for the end of a child without burying it, so that its whole account can be read; then buries it.
-pub fn cpu_of_whole_life(child: &mut Child) -> anyhow::Result<Cpu> {
+/// Waits for the end of a child without burying it, so that its whole account can be read.
+pub fn await_end(child: &Child) -> anyhow::Result<()> {
     let id = WaitId::Pid(Pid::from_child(child));
     while let Err(errno) = waitid(id.clone(), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
         ensure!(errno == Errno::INTR, "waiting for a child process: {errno}");
     }
+    Ok(())
+}
+
+/// Bytes that a process, ended or not, has had read from disks: read_bytes of proc_pid_io(5). Not every kernel keeps that account.
+pub fn disk_bytes_read(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix("read_bytes:"))?;
+    value.trim().parse().ok()
+}
+
+/// The account of a child's whole life; waits for its end, and buries it.
+pub fn cpu_of_whole_life(child: &mut Child) -> anyhow::Result<Cpu> {
+    await_end(child)?;
     let cpu = Cpu::of_process(child.id())?;
     child.wait().context("waiting for a child process")?;
     Ok(cpu)

@@ -12,6 +12,7 @@ mod load;
 mod machine;
 mod output;
 mod peers;
+mod read;
 mod recover;
 mod sample;
 mod segments;
@@ -23,6 +24,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use harborseal::cli::error::{CliError, ExitStatus};
 
 /// The engine's own, so that the engine inside this program is the one that ships.
 #[global_allocator]
@@ -66,12 +68,20 @@ enum Command {
     Verify(verify::Options),
     /// Close torn segments and copy damaged ones: seconds per gibibyte
     Recover(recover::Options),
+    /// List an archive and export one of its cameras, from the disk and from the page cache: time, and bytes read
+    Read(read::Options),
     /// Becomes another program, bound to CPUs and to its parent's life
     #[command(hide = true)]
     Pinned(child::Pinned),
     /// `harborseal run`, as the daemon runs it
     #[command(hide = true)]
     Engine(harborseal::cli::run::Args),
+    /// `harborseal list`
+    #[command(hide = true)]
+    List(harborseal::cli::list::Args),
+    /// `harborseal export`
+    #[command(hide = true)]
+    Export(harborseal::cli::export::Args),
     /// The cameras
     #[command(hide = true)]
     Load(load::Child),
@@ -95,8 +105,11 @@ fn main() -> ExitCode {
         Command::Ceilings(options) => ceilings::run(&options).map(|()| true),
         Command::Verify(options) => verify::run(&options).map(|()| true),
         Command::Recover(options) => recover::run(&options).map(|()| true),
+        Command::Read(options) => read::run(&options).map(|()| true),
         Command::Pinned(options) => child::run_pinned(&options).map(|()| true),
-        Command::Engine(options) => return run_engine(&options),
+        Command::Engine(options) => return as_the_engine_does(harborseal::cli::run::run(&options)),
+        Command::List(options) => return as_the_engine_does(harborseal::cli::list::run(&options)),
+        Command::Export(options) => return as_the_engine_does(harborseal::cli::export::run(&options)),
         Command::Load(options) => load::run_child(&options).map(|()| true),
         Command::Discard(options) => discard::run_child(&options).map(|()| true),
         Command::Stage(options) => stages::run_child(&options).map(|()| true),
@@ -112,8 +125,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_engine(options: &harborseal::cli::run::Args) -> ExitCode {
-    match harborseal::cli::run::run(options) {
+/// Ends as the engine's own program would.
+fn as_the_engine_does(result: Result<ExitStatus, CliError>) -> ExitCode {
+    match result {
         Ok(status) => status.into(),
         Err(error) => {
             output::progress(format_args!("harborseal: {error}"));

@@ -1,4 +1,4 @@
-//! The benches of verify and recover work, in miniature, so that they do not rot between measurements.
+//! The benches of verify, recover and read work, in miniature, so that they do not rot between measurements.
 
 use std::process::Command;
 
@@ -40,5 +40,27 @@ fn recovery_is_measured_by_the_gibibyte() {
     for figure in figures {
         assert!(figure["seconds_per_gib"].as_f64().unwrap() > 0.0, "{figure}");
         assert!(figure["written"].as_u64().unwrap() > 0, "{figure}");
+    }
+}
+
+#[test]
+fn list_and_export_read_what_they_need_and_no_more() {
+    let report = bench(&[
+        "read",
+        "--gib",
+        "0.1",
+        "--segments",
+        "2",
+        "--cameras",
+        "4000",
+        "--chunk-kib",
+        "4",
+    ]);
+    assert!(report["segment_bytes"].as_u64().unwrap() > 100 << 20);
+    let figures = report["figures"].as_array().unwrap();
+    assert_eq!(figures.len(), 4);
+    for figure in figures {
+        // Exactly: of every segment head, footer, index, KEY and STREAM blocks, and of an export the one camera's chunks.
+        assert_eq!(figure["bytes_read"], figure["bytes_needed"], "{figure}");
     }
 }
