@@ -105,7 +105,9 @@ impl Log {
             count += 1;
             len += entry.len as usize;
         }
-        let ripe = flush || len >= GATHER_BYTES || now.mono_ns >= segment.pending_since_ns + GATHER_NS;
+        // Of small chunks a write takes so many and no more: without this they would leave at one write in each GATHER_NS.
+        let whole = len >= GATHER_BYTES || count == MAX_WRITE_BUFFERS;
+        let ripe = flush || whole || now.mono_ns >= segment.pending_since_ns + GATHER_NS;
         if count == 0
             || !ripe
             || !disk.write(
