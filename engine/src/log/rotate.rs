@@ -15,12 +15,15 @@ const MAX_CHUNKS: u64 = 256 * 1024;
 /// Least space asked for at once, in bytes.
 const MIN_STEP_BYTES: u64 = 1 << 20;
 
-/// Bytes placed in the last full second, to size allocations by.
+/// Bytes placed of late, to size allocations by.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
+    /// When the second under way began, and how many bytes had been placed by then.
     since_ns: u64,
     bytes: u64,
-    last_second: u64,
+    /// Bytes of the second before it, or half as many as of the one before that: a log that waited for space has placed little, and must
+    /// not ask for little because of that.
+    per_second: u64,
 }
 
 impl Log {
@@ -78,7 +81,7 @@ impl Log {
     }
 
     pub(super) fn extend_if_low(&mut self, outside: &mut impl Outside, now: Now) {
-        let step = self.rate.allocation_bytes();
+        let step = self.rate.allocation_bytes(self.placed_bytes);
         let Some(active) = self.segments.back().filter(|a| a.stage == Stage::Good) else {
             return;
         };
@@ -143,7 +146,9 @@ impl Log {
 
     /// Space the next segment should start with, in bytes.
     pub fn allocation_bytes(&self) -> u64 {
-        self.rate.allocation_bytes().min(self.limits.segment_max_bytes)
+        self.rate
+            .allocation_bytes(self.placed_bytes)
+            .min(self.limits.segment_max_bytes)
     }
 
     pub(super) fn close_drained(&mut self, outside: &mut impl Outside) {
@@ -232,16 +237,17 @@ fn finish_segment(segment: OpenSegment, outside: &mut impl Outside) {
 impl Rate {
     pub(super) fn note(&mut self, placed_bytes: u64, mono_ns: u64) {
         if mono_ns.saturating_sub(self.since_ns) >= 1_000_000_000 {
-            self.last_second = placed_bytes - self.bytes;
+            self.per_second = (placed_bytes - self.bytes).max(self.per_second / 2);
             self.bytes = placed_bytes;
             self.since_ns = mono_ns;
         }
     }
 
     /// Two seconds of the present rate, from 16 MiB to 1 GiB: enough that the keeper is always ahead, and never
-    /// more of a small disk than it needs.
-    fn allocation_bytes(&self) -> u64 {
-        (2 * self.last_second)
+    /// more of a small disk than it needs. The second under way counts as far as it has come, so that a start at full rate doubles its
+    /// steps instead of waiting for the first second to end.
+    fn allocation_bytes(&self, placed_bytes: u64) -> u64 {
+        (2 * self.per_second.max(placed_bytes - self.bytes))
             .clamp(16 << 20, 1 << 30)
             .next_multiple_of(1 << 20)
     }
