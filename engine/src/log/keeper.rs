@@ -25,11 +25,13 @@ use harborseal_segment::writer::{FinishParams, SegmentWriter};
 use super::catalog::{ClosedSegment, Note, segment_path};
 use super::files::Files;
 use super::prepare::{Chain, Order, Prepared, Wrapping, prepare};
-use super::{Handle, Request};
+use super::{Handle, Request, header_of};
 use crate::planted::{Planted, planted};
 use crate::stream::registry::Customer;
 use crate::uring::sys::Waker;
 
+/// A new segment's first blocks are written in pieces of about this many bytes.
+const WRITE_BYTES: usize = 1 << 20;
 /// Smallest useful allocation, in bytes: three chunks, the tail, and something to spare.
 const MIN_ALLOC_BYTES: u64 = 1 << 20;
 
@@ -181,11 +183,11 @@ impl<F: Files> Keeper<F> {
         let of_customer = |c: &Customer| self.hints.get(&c.public_key.to_text()).map(|(_, hint)| hint);
         let hints: Vec<&Hint> = order.registry.customers.iter().filter_map(of_customer).collect();
         let created_s = self.world.now_s();
-        let (mut prepared, bytes) = prepare(order, &self.settings, &hints, created_s, &mut *self.rng);
+        let (mut prepared, head) = prepare(order, &self.settings, &hints, created_s, &mut *self.rng);
         let id = prepared.origin.segment_id;
         let path = segment_path(&self.settings.folder, &id, created_s);
         let file = self.create(&path)?;
-        match self.fill(&file, &path, &bytes, order.alloc_bytes) {
+        match self.fill(&file, &path, head, &prepared, order.alloc_bytes) {
             Ok(end) => prepared.alloc_end = end,
             Err(error) => {
                 self.delete(&path)?;
@@ -217,15 +219,33 @@ impl<F: Files> Keeper<F> {
     }
 
     /// Writes the first blocks and allocates; the segment exists, durably, when this returns.
-    fn fill(&mut self, file: &F::File, path: &Path, bytes: &[u8], alloc_bytes: u64) -> io::Result<u64> {
-        let least = bytes.len() as u64 + MIN_ALLOC_BYTES;
+    fn fill(
+        &mut self,
+        file: &F::File,
+        path: &Path,
+        head: Vec<u8>,
+        prepared: &Prepared,
+        alloc_bytes: u64,
+    ) -> io::Result<u64> {
+        let least = prepared.writer.next_offset() + MIN_ALLOC_BYTES;
         let end = self.allocate(file, 0, alloc_bytes.max(least))?;
         if end < least {
             return Err(io::Error::from_raw_os_error(
                 rustix::io::Errno::NOSPC.raw_os_error(),
             ));
         }
-        self.world.write(path, bytes, 0)?;
+        let (mut bytes, mut offset) = (head, 0);
+        for block in &prepared.kept {
+            if bytes.len() >= WRITE_BYTES {
+                self.world.write(path, &bytes, offset)?;
+                offset += bytes.len() as u64;
+                bytes.clear();
+            }
+            let end = bytes.len() + header_of(block).total_len as usize;
+            bytes.extend_from_slice(block);
+            bytes.resize(end, 0);
+        }
+        self.world.write(path, &bytes, offset)?;
         self.world.sync_all(path)?;
         if let Some(day) = path.parent().filter(|_| !planted(Planted::FolderNotSynced)) {
             self.world.sync_folder(day)?;

@@ -81,7 +81,7 @@ pub struct Prepared {
     pub customers: Vec<CustomerKeys>,
     /// Per stream of the shard, where its STREAM block is already written.
     pub streams: Vec<Option<StreamSeal>>,
-    /// KEY and STREAM blocks without padding.
+    /// KEY and STREAM blocks in the order of the file, without padding.
     pub kept: Vec<Box<[u8]>>,
     /// Allocated end of the file, in bytes.
     pub alloc_end: u64,
@@ -114,7 +114,8 @@ pub struct SealedStream {
 }
 
 /// Draws secrets, wraps them and builds the first blocks. `hints` are H of each customer of the order's registry, already ratcheted to its
-/// `chain_seq`. Returns the segment (with no file yet) and the bytes the file begins with.
+/// `chain_seq`. Returns the segment (with no file yet) and its SEGMENT block, twice: the file begins with that and goes on with what is
+/// [kept](Prepared::kept). Ten thousand STREAM blocks are 40 MB with their padding, so they are never in memory all at once.
 pub fn prepare(
     order: &Order,
     settings: &KeeperSettings,
@@ -137,9 +138,6 @@ pub fn prepare(
         features: Features::default(),
     };
     let (mut writer, head) = SegmentWriter::new(params);
-    // Three KEY entries or one STREAM block fit a 4 KiB block: reserved at once, for growing by doubling would take twice as much.
-    let mut bytes = Vec::with_capacity(head.len() + (order.streams.len() * 4 / 3 + 2) * BLOCK_ALIGN);
-    bytes.extend_from_slice(&head);
     writer.reserve(RESERVED_CHUNKS, order.streams.len() + RESERVED_STREAMS);
     let remap = remap(&order.current, &order.registry);
     let mut customers = wrap_all(&order.registry, settings, segment_id, hints, rng);
@@ -164,7 +162,6 @@ pub fn prepare(
         batch.iter().for_each(|c| customers[*c].written = true);
         let (_, block) = writer.add_keys(&of_batch, 0);
         kept.push(without_padding(&block));
-        bytes.extend_from_slice(&block);
     }
     let slots = streams
         .iter()
@@ -183,7 +180,6 @@ pub fn prepare(
             rng,
         );
         kept.push(without_padding(&sealed.block));
-        bytes.extend_from_slice(&sealed.block);
         seals[facts.stream as usize] = Some(sealed.seal);
     }
     let prepared = Prepared {
@@ -197,15 +193,15 @@ pub fn prepare(
             first_block_no: 0,
             last_block_no: 0,
         },
+        alloc_end: writer.next_offset(),
         writer: Box::new(writer),
         customers,
         streams: seals,
         kept,
-        alloc_end: bytes.len() as u64,
         registry: Arc::clone(&order.registry),
         remap,
     };
-    (prepared, bytes)
+    (prepared, head)
 }
 
 /// Index rows there is room for before the writer allocates on the shard: a minute at 280 Mb/s. 48 bytes each.
