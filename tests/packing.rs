@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use harborseal::chunk::{BUFFER_BYTES, LEAST_BUFFER_BYTES};
 use harborseal_loadgen::camera::{RunClock, Stream};
 use harborseal_loadgen::plan::{Impairments, Plan};
 use harborseal_loadgen::profile::Profile;
@@ -15,8 +16,8 @@ const DEADLINE_NS: u64 = 500 * MS;
 const COMMIT_NS: u64 = 20 * MS;
 const DISK_NS: u64 = 4 * MS;
 
-/// What came of a minute of cameras.
-struct Minute {
+/// What came of some cameras.
+struct Run {
     files: Files,
     rtp_bytes: u64,
     /// Of files, in percent of the RTP in them.
@@ -26,12 +27,10 @@ struct Minute {
     worst_latency_ms: u64,
 }
 
-/// Runs a profile's cameras for a minute and a half, so that one segment is rotated out and another ends early.
-fn minute(profile: &str, settings: &[&str], pool_bytes: usize) -> Minute {
-    let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
-    let profile = Profile::load(profile, &settings).expect("a profile");
+/// Runs a profile's cameras on a pool of so many bytes; nothing may be dropped.
+fn run(profile: &Profile, pool_bytes: usize) -> Run {
     let plan =
-        Plan::from_profile(&profile, vec!["127.0.0.1:5004".parse().expect("an address")]).expect("a plan");
+        Plan::from_profile(profile, vec!["127.0.0.1:5004".parse().expect("an address")]).expect("a plan");
     let mut shard = Alone::new(Parts {
         ssrcs: plan.streams.iter().map(|stream| stream.ssrc).collect(),
         pool_bytes,
@@ -46,7 +45,7 @@ fn minute(profile: &str, settings: &[&str], pool_bytes: usize) -> Minute {
     let (books, files) = shard.stop();
     assert_eq!(books.dropped.total(), 0, "nothing is dropped");
     assert_eq!(books.received, books.stored, "and all is durable");
-    Minute {
+    Run {
         files,
         rtp_bytes: books.stored_bytes,
         overhead_percent: (files.bytes as f64 / books.stored_bytes as f64 - 1.0) * 100.0,
@@ -94,15 +93,15 @@ fn send(plan: &Plan, shard: &mut Alone) {
     }
 }
 
-fn told(what: &str, minute: &Minute, cameras: usize) {
+fn told(what: &str, run: &Run, cameras: usize) {
     println!(
         "{what}: {:.2} % over {} bytes of RTP in {} files, {:.1} KiB a chunk, peak {:.1} KiB of pool a camera, {} ms at most",
-        minute.overhead_percent,
-        minute.rtp_bytes,
-        minute.files.count,
-        minute.rtp_bytes as f64 / minute.chunks as f64 / 1024.0,
-        minute.peak_bytes as f64 / cameras as f64 / 1024.0,
-        minute.worst_latency_ms,
+        run.overhead_percent,
+        run.rtp_bytes,
+        run.files.count,
+        run.rtp_bytes as f64 / run.chunks as f64 / 1024.0,
+        run.peak_bytes as f64 / cameras as f64 / 1024.0,
+        run.worst_latency_ms,
     );
 }
 
@@ -117,21 +116,87 @@ fn files_are_little_larger_than_the_packets_in_them() {
                 format!("mbps={mbps}"),
                 format!("pacing={pacing}"),
             ];
-            let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-            let minute = minute("city", &settings, 64 << 20);
-            told(&format!("{mbps} Mb/s, {pacing}"), &minute, 50);
+            let profile = Profile::load("city", &settings).expect("a profile");
+            let came = run(&profile, 64 << 20);
+            told(&format!("{mbps} Mb/s, {pacing}"), &came, 50);
             assert!(
-                minute.overhead_percent < most_percent,
+                came.overhead_percent < most_percent,
                 "{mbps} Mb/s, {pacing}: {:.2} %",
-                minute.overhead_percent
+                came.overhead_percent
             );
             // The deadline, a wait for company, a write, a commit and its fdatasync.
             let most_ms = (DEADLINE_NS + 5 * MS + 2 * COMMIT_NS + 2 * DISK_NS) / MS;
-            assert!(
-                minute.worst_latency_ms <= most_ms,
-                "{} ms",
-                minute.worst_latency_ms
-            );
+            assert!(came.worst_latency_ms <= most_ms, "{} ms", came.worst_latency_ms);
         }
     }
+}
+
+/// What docs/OPERATING.md says that cameras of one rate need of the pool, in bytes.
+fn pool_by_the_manual(cameras: usize, bits_per_s: usize) -> usize {
+    let bytes_per_s = bits_per_s / 8;
+    let in_a_deadline = (bytes_per_s as u64 * DEADLINE_NS / (1000 * MS)) as usize;
+    let buffer = (in_a_deadline / 8 * 7)
+        .next_power_of_two()
+        .clamp(LEAST_BUFFER_BYTES, BUFFER_BYTES);
+    let on_the_way = bytes_per_s * 60 / 1000;
+    cameras * (buffer + on_the_way) / 3 * 4
+}
+
+#[test]
+fn cameras_need_no_more_memory_than_the_manual_says() {
+    for (kbps, cameras) in [
+        (100_u32, 10_000),
+        (200, 4000),
+        (300, 1000),
+        (500, 500),
+        (1000, 400),
+        (2000, 200),
+        (8000, 60),
+        (20_000, 40),
+    ] {
+        let settings = [
+            "seconds=5".to_owned(),
+            format!("cameras={cameras}"),
+            format!("mbps={}", f64::from(kbps) / 1000.0),
+        ];
+        let profile = Profile::load("city", &settings).expect("a profile");
+        let manual = pool_by_the_manual(cameras, kbps as usize * 1000);
+        let came = run(&profile, 2 * manual);
+        told(&format!("{kbps} kb/s, {cameras} cameras"), &came, cameras);
+        assert!(
+            came.peak_bytes <= manual,
+            "{kbps} kb/s: {} bytes, and {manual} by the manual",
+            came.peak_bytes
+        );
+    }
+}
+
+/// Slow and fast cameras share one pool that is no larger than the manual says, and none of them loses a packet.
+#[test]
+fn slow_and_fast_cameras_share_a_pool() {
+    let text = r#"
+name = "side-by-side"
+seconds = 10
+customers = 1
+pacing = "line-rate"
+phase = "random"
+
+[[group]]
+name = "slow"
+count = 1000
+mbps = 0.1
+
+[[group]]
+name = "fast"
+count = 30
+mbps = 20
+"#;
+    let profile = Profile::parse("side-by-side", text, &[]).expect("a profile");
+    let pool_bytes = pool_by_the_manual(1000, 100_000) + pool_by_the_manual(30, 20_000_000);
+    let came = run(&profile, pool_bytes.next_multiple_of(BUFFER_BYTES));
+    told("100 kb/s and 20 Mb/s", &came, 1030);
+    assert!(
+        came.peak_bytes <= pool_bytes / 8 * 7,
+        "no chunk is sealed under pressure"
+    );
 }

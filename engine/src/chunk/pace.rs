@@ -22,8 +22,8 @@ const CHUNK_COST_BYTES: u64 = (HEADER_LEN + ChunkHead::LEN + INDEX_ROW_BYTES) as
 /// Ends remembered. Two bring 200 kb/s from 13 % to 7 % and copy a fifth of its bytes, and 1 Mb/s to 2 % for a twentieth; four would
 /// gain a tenth of that for twice the copying (docs/decisions/0028).
 const ENDS: usize = 2;
-/// Buffer of a stream's first chunk, in bytes: what 200 kb/s need. A faster stream doubles it as it fills.
-const FIRST_BYTES: u32 = 16 * 1024;
+/// Buffer of a stream's first chunk, in bytes: what 100 kb/s need. A faster stream doubles it as it fills.
+const FIRST_BYTES: u32 = 8 * 1024;
 
 /// A place where a chunk could have ended: behind its last packet so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Pace {
     /// Learns from a chunk that ends: `len` bytes came in `age_ns`.
     ///
     /// A quarter of the difference to what was expected of that age is learnt: steady where every fourth chunk has a key frame, and a
-    /// stream that turns out fast has its full buffer at the third chunk.
+    /// stream that turns out fast has its full buffer after a few chunks.
     pub fn learn(&mut self, len: usize, age_ns: u64, deadline_ns: u64) {
         let expected = i64::from(self.expected);
         let share = u128::from(age_ns.min(deadline_ns));

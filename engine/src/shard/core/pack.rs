@@ -75,8 +75,16 @@ impl Core {
             return false;
         };
         let chunk = OpenChunk::new(buffer, self.new_serial(), arrival_ns, now.mono_ns);
-        self.deadlines
-            .begun(now.mono_ns + self.settings.chunk_deadline_ns, index, chunk.serial);
+        let (deadline_ns, stream) = (self.settings.chunk_deadline_ns, &self.streams[index]);
+        match stream.chunks_sealed {
+            0 => {
+                let due_ns = now.mono_ns + first_deadline_ns(stream.ssrc, deadline_ns);
+                self.deadlines.out_of_turn(due_ns, index, chunk.serial);
+            }
+            _ => self
+                .deadlines
+                .begun(now.mono_ns + deadline_ns, index, chunk.serial),
+        }
         self.begin(index, chunk);
         true
     }
@@ -106,7 +114,7 @@ impl Core {
             return false;
         };
         let rest = chunk.split_at(end, buffer, self.new_serial(), &mut self.pool);
-        self.deadlines.carried_over(
+        self.deadlines.out_of_turn(
             rest.opened_ns + self.settings.chunk_deadline_ns,
             index,
             rest.serial,
@@ -140,13 +148,21 @@ impl Core {
     }
 }
 
+/// The deadline of a stream's first chunk: a part of the others', by its SSRC. Ten thousand cameras that are heard within one frame of the
+/// start would otherwise need their buffers twice at once, and again with every deadline until they have drifted apart.
+fn first_deadline_ns(ssrc: u32, deadline_ns: u64) -> u64 {
+    // Fibonacci hashing: also SSRCs that count up are spread evenly.
+    let part = u64::from(ssrc.wrapping_mul(0x9E37_79B1) >> 16);
+    deadline_ns / 4 + deadline_ns / 4 * 3 * part / 65_536
+}
+
 /// Chunks by the time they must be sealed. Some have ended since: whoever takes one out looks.
 ///
-/// The deadline is the same for all, so those that were begun by a packet stand in the order of opening. What was carried over counts from an
-/// earlier packet, and only slow streams have such chunks: a heap, off the way of the fast ones.
+/// The deadline is the same for nearly all, so those that were begun by a packet stand in the order of opening. What was carried over counts
+/// from an earlier packet, and a stream's first chunk has its own deadline: a heap, off the way of the fast streams.
 pub(super) struct Deadlines {
     begun: VecDeque<Due>,
-    carried_over: BinaryHeap<Reverse<Due>>,
+    out_of_turn: BinaryHeap<Reverse<Due>>,
 }
 
 /// Monotonic nanoseconds, stream, serial.
@@ -156,7 +172,7 @@ impl Deadlines {
     pub(super) fn with_capacity(chunks: usize) -> Deadlines {
         Deadlines {
             begun: VecDeque::with_capacity(chunks),
-            carried_over: BinaryHeap::new(),
+            out_of_turn: BinaryHeap::new(),
         }
     }
 
@@ -165,24 +181,24 @@ impl Deadlines {
         self.begun.push_back((due_ns, stream, serial));
     }
 
-    /// A chunk that began with what came after the end of another.
-    fn carried_over(&mut self, due_ns: u64, stream: u32, serial: u64) {
-        self.carried_over.push(Reverse((due_ns, stream, serial)));
+    /// A chunk that falls due before some that began earlier.
+    fn out_of_turn(&mut self, due_ns: u64, stream: u32, serial: u64) {
+        self.out_of_turn.push(Reverse((due_ns, stream, serial)));
     }
 
     /// The earliest.
     pub(super) fn first(&self) -> Option<Due> {
-        let carried_over = self.carried_over.peek().map(|Reverse(due)| *due);
+        let out_of_turn = self.out_of_turn.peek().map(|Reverse(due)| *due);
         let begun = self.begun.front().copied();
-        carried_over.into_iter().chain(begun).min()
+        out_of_turn.into_iter().chain(begun).min()
     }
 
     /// Takes the earliest out.
     pub(super) fn pop_first(&mut self) {
-        let carried_over = self.carried_over.peek().map(|Reverse(due)| due);
-        match (self.begun.front(), carried_over) {
-            (Some(begun), Some(carried_over)) if begun < carried_over => self.begun.pop_front(),
-            (_, Some(_)) => self.carried_over.pop().map(|Reverse(due)| due),
+        let out_of_turn = self.out_of_turn.peek().map(|Reverse(due)| due);
+        match (self.begun.front(), out_of_turn) {
+            (Some(begun), Some(other)) if begun < other => self.begun.pop_front(),
+            (_, Some(_)) => self.out_of_turn.pop().map(|Reverse(due)| due),
             (_, None) => self.begun.pop_front(),
         };
     }
@@ -193,17 +209,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_carried_over_falls_due_before_what_began_earlier_in_vain() {
+    fn the_earliest_comes_first_whenever_it_began() {
         let mut deadlines = Deadlines::with_capacity(4);
         deadlines.begun(500, 1, 1);
         deadlines.begun(510, 2, 2);
-        deadlines.carried_over(505, 3, 3);
-        deadlines.carried_over(501, 4, 4);
+        deadlines.out_of_turn(505, 3, 3);
+        deadlines.out_of_turn(501, 4, 4);
         let mut order = Vec::new();
         while let Some((due_ns, ..)) = deadlines.first() {
             order.push(due_ns);
             deadlines.pop_first();
         }
         assert_eq!(order, [500, 501, 505, 510]);
+    }
+
+    #[test]
+    fn first_deadlines_are_spread_evenly_and_never_longer_than_the_others() {
+        let mut deadlines: Vec<u64> = (1..=1000)
+            .map(|ssrc| first_deadline_ns(ssrc, 4_000_000))
+            .collect();
+        deadlines.sort_unstable();
+        assert!(deadlines[0] >= 1_000_000 && deadlines[999] < 4_000_000);
+        let widest = deadlines.windows(2).map(|two| two[1] - two[0]).max();
+        assert!(widest < Some(10_000), "{widest:?}");
     }
 }
