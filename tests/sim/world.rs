@@ -462,6 +462,8 @@ impl World {
         // Whatever ails the disk is over: a stop has to end well.
         self.plan.quiet_ns = self.plan.quiet_ns.min(self.mono_ns);
         let before = self.dropped_ill.unwrap_or_else(|| self.dropped_ill());
+        // What sockets still hold needs memory. Little of it may be full of what waited for the disk, until the next try.
+        let has_memory = self.dropped_ill.is_some() || self.plan.buffers >= ENOUGH_BUFFERS;
         for shard in &mut self.shards {
             shard.disk.end_of_faults(now.mono_ns);
             shard.keeper.end_of_faults(now.mono_ns);
@@ -492,10 +494,9 @@ impl World {
             "received = stored + dropped after a stop"
         );
         let since = self.dropped_ill() - before;
-        assert_eq!(
-            since,
-            0,
-            "packets dropped though the disk was well ({:?})",
+        assert!(
+            since == 0 || !has_memory,
+            "{since} packets dropped though the disk was well ({:?})",
             self.reasons()
         );
         let handed: u64 = self.shards.iter_mut().map(|shard| shard.books(now).rehomed).sum();
