@@ -13,6 +13,7 @@ use crate::control::{Control, Handle, Log, Options, Ready, Reload};
 use crate::engine::{self, Levers, StartError};
 use crate::janitor::Notice;
 use crate::text::counted;
+use crate::uring::memory::keep_heap_in_small_pages;
 
 /// Record what the cameras of a configuration send, until SIGTERM or SIGINT: the daemon.
 ///
@@ -37,6 +38,7 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
+    keep_heap_in_small_pages();
     let config = Arc::new(Config::load(&args.config)?);
     let levers = Arc::new(OnceLock::new());
     let options = Options {

@@ -6,9 +6,10 @@
 use std::ffi::c_void;
 use std::io;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
+use rustix::thread::{disable_transparent_huge_pages, transparent_huge_pages_are_disabled};
 
 /// Alignment and granularity of huge mappings: one x86-64 or arm64 (4 KiB granule) huge page.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -90,6 +91,7 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     pub(super) fn new(options: &RegionOptions) -> io::Result<(Mapping, MemoryReport)> {
+        let mut huge = HugePages::allowed();
         let (mapping, mut pages) = Self::map(options)?;
         let (base, bytes) = (mapping.base.as_ptr().cast::<c_void>(), mapping.bytes);
         if pages == Pages::Transparent {
@@ -117,6 +119,9 @@ impl Mapping {
                 Err(_) if pages == Pages::Hugetlb => report.locked = true,
                 Err(errno) => report.lock_errno = Some(errno.raw_os_error()),
             }
+        }
+        if report.lock_errno.is_some() {
+            huge.stay_allowed();
         }
         Ok((mapping, report))
     }
@@ -183,6 +188,50 @@ impl Drop for Mapping {
         // Mapping alive (Arc) for as long as they, or the kernel on their behalf, use its addresses.
         let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
         debug_assert!(unmapped.is_ok(), "munmap of an owned mapping");
+    }
+}
+
+/// Leaves huge pages to the mappings made here, from now on.
+///
+/// The allocator asks for them, too, for all of its heap: 30 MiB are then in memory where two are used, and each list that grows takes
+/// another 2 MiB. The heap is off the packet path, so small pages are as fast for it.
+pub fn keep_heap_in_small_pages() {
+    // An old kernel refuses; the heap is then larger, and nothing else changes.
+    let _ = disable_transparent_huge_pages(true);
+}
+
+/// While it lives, transparent huge pages are allowed in this process, whatever [`keep_heap_in_small_pages`] said. One at a time: the
+/// switch is the process's, and mappings are made by several threads.
+struct HugePages {
+    were_disabled: bool,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl HugePages {
+    fn allowed() -> HugePages {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let were_disabled = transparent_huge_pages_are_disabled().unwrap_or(false);
+        if were_disabled {
+            let _ = disable_transparent_huge_pages(false);
+        }
+        HugePages {
+            were_disabled,
+            _alone: alone,
+        }
+    }
+
+    /// What is locked has its pages; what is not gets each when it is touched. Those are the larger part: the heap takes its chance.
+    fn stay_allowed(&mut self) {
+        self.were_disabled = false;
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        if self.were_disabled {
+            let _ = disable_transparent_huge_pages(true);
+        }
     }
 }
 
