@@ -139,7 +139,7 @@ fn pool_by_the_manual(cameras: usize, bits_per_s: usize) -> usize {
         .next_power_of_two()
         .clamp(LEAST_BUFFER_BYTES, BUFFER_BYTES);
     let on_the_way = bytes_per_s * 60 / 1000;
-    cameras * (buffer + on_the_way) / 3 * 4
+    cameras * (buffer + on_the_way) / 4 * 5
 }
 
 #[test]
