@@ -161,6 +161,13 @@ impl Core {
         if self.log.next().is_none() || !due {
             return;
         }
+        if brings_registry && self.waits_for_a_segment() {
+            // It has no place for packets of cameras that leave: one of the configuration in force comes first.
+            if let Some(next) = self.log.take_next() {
+                disk.request(Request::Discard(next.handle));
+            }
+            return;
+        }
         if brings_registry {
             self.adopt_registry(disk, now);
         }
@@ -229,11 +236,27 @@ impl Core {
         disk.request(Request::Prepare(Order {
             prev,
             chain_seq,
-            registry: Arc::clone(&self.wanted),
+            registry: Arc::clone(self.registry_to_order()),
             current: Arc::clone(&self.registry),
             streams,
             alloc_bytes: self.log.allocation_bytes(),
         }));
+    }
+
+    /// The configuration that the next segment should bring: the wanted one, unless packets wait under the one in force and have no segment to
+    /// go to. Cameras that leave may be among theirs, and a segment of the wanted one would have no place for those.
+    fn registry_to_order(&self) -> &Arc<Registry> {
+        match self.waits_for_a_segment() {
+            true => &self.registry,
+            false => &self.wanted,
+        }
+    }
+
+    /// Whether there are packets, and no segment to place them in.
+    fn waits_for_a_segment(&self) -> bool {
+        let waiting =
+            || !self.full.is_empty() || self.holds_packets() || self.open.iter().any(Option::is_some);
+        !self.log.can_append() && waiting()
     }
 
     fn note_pressure(&mut self, now: Now) {
