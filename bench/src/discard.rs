@@ -14,6 +14,7 @@ use clap::Args;
 use harborseal::engine::memory::Plan;
 use harborseal::shard::{DRAIN_LIMIT, MIN_WAIT_US, PUBLISH_NS};
 use harborseal::uring::{Event, Flow, Ring, RingOptions, SocketOptions, Waker, bind_group, sys};
+use harborseal_bench::parts::SealRates;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,9 @@ pub struct Taken {
     pub ring_enters: u64,
     /// By the kernel's own counter, which counts batches.
     pub kernel_drop_batches: u64,
+    /// Of a receiver that seals, and was asked to time it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealing: Option<SealRates>,
 }
 
 /// Receives until `end` says so; looks at every packet's length and at nothing else.
@@ -160,6 +164,10 @@ impl Receiver {
             listen,
             started,
         })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// CPU time since it was ready.

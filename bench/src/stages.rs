@@ -5,7 +5,12 @@
 //! its own memory. What a stage costs is the difference to the receiver before, so the stages add up to the whole by construction;
 //! a stage that makes the next one cheaper (by warming the cache, say) is charged accordingly.
 //!
+//! Beside the stages, in a run of its own in every round: how fast full chunks are sealed where the engine seals them, beside the library alone
+//! ([`sealing`]).
+//!
 //! Needs neither root nor a profiler. The price: what is inside a stage is not told. `perf record -g -p PID` tells that, as root.
+
+mod sealing;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -19,7 +24,7 @@ use harborseal::engine::memory::Plan;
 use harborseal::log::Now;
 use harborseal::shard::{DRAIN_LIMIT, MIN_WAIT_US, PUBLISH_NS};
 use harborseal::uring::{Datagram, Event, Flow, Ring, RingOptions, SocketOptions, Waker, bind_group, sys};
-use harborseal_bench::parts::{Admission, NullDisk, Packing, Sealing, registry};
+use harborseal_bench::parts::{Admission, NullDisk, Packing, SealRates, Sealing, registry};
 use harborseal_segment::cipher::Backend;
 use serde::Serialize;
 
@@ -30,10 +35,11 @@ use crate::load::{Cameras, Description, Load, LoadOptions, Sent, objections};
 use crate::machine::{Cpus, Machine};
 use crate::output::{Output, progress};
 use crate::sample::{median, spread_percent};
+use sealing::Sealed;
 
 const LOOK: Duration = Duration::from_millis(100);
 const SETTLE: Duration = Duration::from_millis(1000);
-/// How long each run sends if nothing else is asked for. With thirty runs and what is around them: four minutes.
+/// How long each run sends if nothing else is asked for. With 35 runs and what is around them: under five minutes.
 const SECONDS: f64 = 4.0;
 const SCHEMA: &str = "harborseal-bench/stages/1";
 
@@ -75,6 +81,13 @@ impl Upto {
         Upto::Write,
     ];
 
+    fn argument(self) -> String {
+        let value = self
+            .to_possible_value()
+            .expect("no stage is hidden from the command line");
+        value.get_name().to_owned()
+    }
+
     /// What it does more than the one before.
     fn stage(self) -> &'static str {
         match self {
@@ -95,6 +108,9 @@ pub struct Child {
     upto: Upto,
     #[arg(long)]
     memory_mib: u64,
+    /// Time some of the chunks that are sealed
+    #[arg(long)]
+    time_sealing: bool,
     #[command(flatten)]
     load: LoadOptions,
 }
@@ -123,7 +139,14 @@ impl Path {
             Upto::Receive => Path::Nothing,
             Upto::Admit => Path::Admit(admission()),
             Upto::Pack => Path::Pack(admission(), packing(None)?),
-            Upto::Seal => Path::Pack(admission(), packing(Some(Sealing::new(streams, backend)))?),
+            Upto::Seal => {
+                let sealing = Sealing::new(streams, backend);
+                let sealing = match options.time_sealing {
+                    true => sealing.timed(backend),
+                    false => sealing,
+                };
+                Path::Pack(admission(), packing(Some(sealing))?)
+            }
             Upto::Place | Upto::Write => {
                 Path::Place(NullDisk::new(registry(&ssrcs), plan.pool_bytes, true, backend)?)
             }
@@ -159,6 +182,13 @@ impl Path {
         shard.advance(now);
         let due_ns = shard.next_deadline_ns().unwrap_or(u64::MAX);
         due_ns.saturating_sub(now.mono_ns).min(PUBLISH_NS) / 1000
+    }
+
+    fn seal_rates(&mut self) -> Option<SealRates> {
+        match self {
+            Path::Pack(_, packing) => packing.seal_rates(),
+            _ => None,
+        }
     }
 
     /// Packets that were taken from the kernel and went no further.
@@ -213,6 +243,8 @@ pub fn run_child(options: &Child) -> anyhow::Result<()> {
         timeout_us = path.advance();
     }
     taken.kernel_drop_batches = ring.kernel_drops(0);
+    taken.ring_enters = ring.counters().enters;
+    taken.sealing = path.seal_rates();
     let refused = path.refused();
     ensure!(
         refused == 0,
@@ -259,6 +291,7 @@ struct Report {
     stages: Vec<Stage>,
     /// The sum of all stages: the engine.
     total_cpu_ns_per_packet: f64,
+    sealing: Sealed,
     valid: bool,
     invalid_because: Vec<String>,
     runs: Vec<Run>,
@@ -274,7 +307,7 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     let stop = Stop::listen()?;
     let lab = Lab::create(&options.place, needed_bytes(&load))?;
     sys::pin_to_cpu(cpus.fleet)?;
-    let mut runs = Vec::new();
+    let (mut runs, mut sealed) = (Vec::new(), Vec::new());
     for round in 1..=options.repeats {
         for upto in Upto::ALL {
             let run = match upto {
@@ -295,18 +328,20 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
             ));
             runs.push(run);
         }
+        let run = sealing::run(options, &load, &cpus, &stop)?;
+        progress(format_args!("round {round}/{}: {}", options.repeats, run.line()));
+        sealed.push(run);
     }
     lab.remove()?;
-    let report = report(options, machine, cpus, load.describe(), runs);
+    let report = report(options, machine, cpus, load.describe(), runs, sealed);
     options.output.write(&table(&report), &report)?;
     Ok(report.valid)
 }
 
 fn part_run(upto: Upto, options: &Options, load: &Load, cpus: &Cpus, stop: &Stop) -> anyhow::Result<Run> {
-    let name = upto.to_possible_value().context("every stage has a name")?;
     let mut arguments = vec![
         "stage".to_owned(),
-        format!("--upto={}", name.get_name()),
+        format!("--upto={}", upto.argument()),
         format!("--memory-mib={}", options.engine.memory_mib),
     ];
     arguments.extend(load.arguments());
@@ -402,7 +437,14 @@ fn stages(runs: &[Run]) -> Vec<Stage> {
     Upto::ALL.into_iter().map(stage).collect()
 }
 
-fn report(options: &Options, machine: Machine, cpus: Cpus, load: Description, runs: Vec<Run>) -> Report {
+fn report(
+    options: &Options,
+    machine: Machine,
+    cpus: Cpus,
+    load: Description,
+    runs: Vec<Run>,
+    sealed: Vec<sealing::Run>,
+) -> Report {
     let stages = stages(&runs);
     let mut invalid_because = Vec::new();
     for upto in Upto::ALL {
@@ -427,6 +469,7 @@ fn report(options: &Options, machine: Machine, cpus: Cpus, load: Description, ru
         repeats: options.repeats,
         total_cpu_ns_per_packet: stages.last().map_or(0.0, |stage| stage.cpu_ns_per_packet_so_far),
         stages,
+        sealing: Sealed::of(sealed),
         valid: invalid_because.is_empty(),
         invalid_because,
         runs,
@@ -458,7 +501,7 @@ fn table(report: &Report) -> String {
         true => "valid: yes\n".to_owned(),
         false => format!("valid: NO: {}\n", report.invalid_because.join("; ")),
     };
-    text + &engine + &valid
+    text + &engine + &report.sealing.line() + &valid
 }
 
 #[cfg(test)]

@@ -9,10 +9,12 @@ mod admission;
 mod null_disk;
 mod packets;
 mod packing;
+mod seal_times;
 mod steps;
 
 pub use admission::{Admission, Admitted, registry};
 pub use null_disk::NullDisk;
 pub use packets::{Packets, SOURCE, Shape};
 pub use packing::{Packing, Sealing};
+pub use seal_times::SealRates;
 pub use steps::{Admit, Append, Pack, Parse, Seal};

@@ -13,6 +13,7 @@ use harborseal_segment::random::FixedBytes;
 use harborseal_segment::writer::{ChunkPlan, Features, SegmentParams, SegmentWriter};
 
 use super::Admitted;
+use super::seal_times::{SealRates, SealTimes};
 
 /// A chunk is finished at this age at the latest, as the engine does by default. Nanoseconds.
 const DEADLINE_NS: u64 = 500_000_000;
@@ -27,6 +28,7 @@ fn node() -> NodeKey {
 pub struct Sealing {
     writer: SegmentWriter,
     keys: Vec<(u32, SealKey)>,
+    times: Option<SealTimes>,
 }
 
 impl Sealing {
@@ -61,12 +63,25 @@ impl Sealing {
             (row, key)
         });
         let keys = keys.collect();
-        Sealing { writer, keys }
+        Sealing {
+            writer,
+            keys,
+            times: None,
+        }
+    }
+
+    /// The same, with some of the chunks timed.
+    pub fn timed(self, backend: Backend) -> Sealing {
+        Sealing {
+            times: Some(SealTimes::new(backend)),
+            ..self
+        }
     }
 
     /// Seals a chunk whose body stands in `bytes`; the block's length.
     pub fn seal(&mut self, stream: u32, body_len: usize, bytes: &mut [u8]) -> u32 {
-        let (row, key) = &self.keys[stream as usize];
+        let Sealing { writer, keys, times } = self;
+        let (row, key) = &keys[stream as usize];
         let plan = ChunkPlan {
             row: *row,
             body_len,
@@ -74,7 +89,11 @@ impl Sealing {
             last_s: BEGAN_S,
             durable_4k: 0,
         };
-        self.writer.seal_chunk(plan, key, bytes).total_len
+        let mut seal = |bytes: &mut [u8]| writer.seal_chunk(plan, key, bytes).total_len;
+        match times {
+            None => seal(bytes),
+            Some(times) => times.watch(key, body_len, bytes, seal),
+        }
     }
 }
 
@@ -130,6 +149,11 @@ impl Packing {
             chunks: 0,
             sealed_bytes: 0,
         })
+    }
+
+    /// How fast chunks were sealed, where they were timed.
+    pub fn seal_rates(&mut self) -> Option<SealRates> {
+        Some(self.sealing.as_mut()?.times.as_mut()?.rates())
     }
 
     /// Packs a packet into its stream's chunk.
