@@ -7,7 +7,7 @@
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -85,7 +85,8 @@ impl Lab {
         self.folder.path()
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where the engine's segments are.
+    pub fn data(&self) -> PathBuf {
         self.dir().join("data")
     }
 
@@ -97,6 +98,18 @@ impl Lab {
         }
         let folder = std::fs::File::open(self.dir()).context("opening our own folder")?;
         rustix::fs::syncfs(&folder).context("syncfs")
+    }
+
+    /// Whether there still is room, before more is written than was thought of at first.
+    pub fn make_sure_of(&self, needed_bytes: u64) -> anyhow::Result<()> {
+        match objection(self.dir(), needed_bytes, true) {
+            None => Ok(()),
+            Some(why) => bail!(
+                "{:.1} GB are needed for the next run, and {} {why}",
+                needed_bytes as f64 / 1e9,
+                self.dir().display()
+            ),
+        }
     }
 
     /// Removes it now rather than when dropped, so that a failure is seen.
@@ -162,6 +175,16 @@ pub struct Account {
     pub threads: std::collections::BTreeMap<String, u64>,
     pub memory_bytes: u64,
     pub repinned: u64,
+    /// From SIGTERM until it was gone.
+    pub stop_ms: f64,
+}
+
+impl Account {
+    /// A count of the engine's last line.
+    pub fn number(&self, key: &str) -> anyhow::Result<u64> {
+        let number = self.ledger[key].as_u64();
+        number.with_context(|| format!("the engine's last line has no `{key}`"))
+    }
 }
 
 impl Engine {
@@ -173,10 +196,22 @@ impl Engine {
         load: &Load,
         stop: &Stop,
     ) -> anyhow::Result<Engine> {
+        Engine::start_with(lab, options, cpus, load, "", stop)
+    }
+
+    /// The same with more sections in its configuration.
+    pub fn start_with(
+        lab: &Lab,
+        options: &EngineOptions,
+        cpus: &[usize],
+        load: &Load,
+        more_config: &str,
+        stop: &Stop,
+    ) -> anyhow::Result<Engine> {
         let listen = free_port()?;
         let config = lab.dir().join("engine.toml");
-        std::fs::write(&config, configuration(load, listen, cpus, options.memory_mib)?)
-            .with_context(|| format!("writing {}", config.display()))?;
+        let text = configuration(load, listen, cpus, options.memory_mib)? + more_config;
+        std::fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
         let mut command = match &options.engine {
             Some(path) => vec![path.clone().into_os_string(), "run".into()],
             None => myself(["engine"])?,
@@ -219,6 +254,7 @@ impl Engine {
         let cpu_recording = Cpu::of_process(pid)?.since(self.started);
         let threads = account::threads(pid)?;
         let memory_bytes = account::memory_bytes(pid)?;
+        let asked = Instant::now();
         self.process.signal(Signal::TERM);
         let mut ledger = None;
         let mut said = String::new();
@@ -229,6 +265,7 @@ impl Engine {
                 None if !line.trim().is_empty() => said = line,
                 _ => {}
             })?;
+        let stop_ms = asked.elapsed().as_secs_f64() * 1e3;
         match ledger {
             Some(ledger) if well => Ok(Account {
                 ledger,
@@ -237,6 +274,7 @@ impl Engine {
                 threads,
                 memory_bytes,
                 repinned: self.repinned,
+                stop_ms,
             }),
             _ => bail!("the engine did not end as it should: {said}"),
         }

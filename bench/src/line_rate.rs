@@ -12,26 +12,18 @@
 
 mod report;
 
-use std::time::Duration;
-
 use anyhow::ensure;
 use clap::Args;
 use harborseal::uring::sys;
 
-use crate::account::Core;
 use crate::child::Stop;
-use crate::discard::Receiver;
 use crate::lab::{Engine, EngineOptions, Lab, Place, needed_bytes};
 use crate::load::{Cameras, Load, LoadOptions};
-use crate::machine::{Cpus, Machine};
+use crate::machine::Machine;
 use crate::output::{Output, progress};
+use crate::runs::{LOOK, SETTLE, Site};
 use crate::syscalls::{self, Counting};
-use report::{Calls, DiscardRun, EngineRun, Report, Runs};
-
-/// How often a running engine is looked after.
-const LOOK: Duration = Duration::from_millis(100);
-/// After the last packet: the chunk deadline (500 ms) and a commit, with room for a busy machine.
-const SETTLE: Duration = Duration::from_millis(1000);
+use report::{Calls, Report, Runs};
 
 /// How long each run sends if nothing else is asked for. With ten runs, the one that counts, and what is around them: four minutes.
 const SECONDS: f64 = 20.0;
@@ -68,24 +60,24 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     let lab = Lab::create(&options.place, needed_bytes(&load))?;
     // The bench itself only waits; it does so where it does not disturb what is measured.
     sys::pin_to_cpu(cpus.fleet)?;
-    let bench = Bench {
-        options,
-        load: &load,
+    let site = Site {
+        engine: &options.engine,
         cpus: &cpus,
         lab: &lab,
         stop: &stop,
+        core_share: None,
     };
     let mut runs = Runs::default();
     for round in 1..=options.repeats {
         let of = options.repeats;
-        let run = bench.engine_run()?;
+        let run = site.engine_run(&load)?;
         progress(format_args!("round {round}/{of}: engine   {}", run.line()));
         runs.engine.push(run);
-        let run = bench.discard_run()?;
+        let run = site.discard_run(&load)?;
         progress(format_args!("round {round}/{of}: discard  {}", run.line()));
         runs.discard.push(run);
     }
-    runs.calls = bench.counted_run()?;
+    runs.calls = counted_run(&site, &load)?;
     let disk = crate::machine::file_system(lab.dir());
     lab.remove()?;
     let report = Report::new(options, &load, machine, cpus, disk, runs);
@@ -93,79 +85,27 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     Ok(report.valid)
 }
 
-struct Bench<'a> {
-    options: &'a Options,
-    load: &'a Load,
-    cpus: &'a Cpus,
-    lab: &'a Lab,
-    stop: &'a Stop,
-}
-
-impl Bench<'_> {
-    fn engine_run(&self) -> anyhow::Result<EngineRun> {
-        let (load, engine) = (self.load, &self.options.engine);
-        self.lab.empty()?;
-        let mut engine = Engine::start(self.lab, engine, &self.cpus.engine, load, self.stop)?;
-        let core = self.core()?;
-        let cameras = Cameras::start(load, &[engine.listen], self.cpus.fleet)?;
-        while !cameras.has_ended() {
-            self.stop.sleep(LOOK)?;
-            engine.look_after()?;
-        }
-        let sent = cameras.finish(self.stop)?;
-        self.stop.sleep(SETTLE)?;
-        let account = engine.stop(self.stop)?;
-        let core = self.core()?.since(core);
-        self.lab.empty()?;
-        EngineRun::new(load, sent, account, core)
+/// All system calls of the engine's process, from ready until the last packet is durable.
+fn counted_run(site: &Site<'_>, load: &Load) -> anyhow::Result<Calls> {
+    if let Some(why) = syscalls::objection() {
+        progress(format_args!("system calls are not counted by the kernel: {why}"));
+        return Ok(Calls::not_counted(why));
     }
-
-    /// All system calls of the engine's process, from ready until the last packet is durable.
-    fn counted_run(&self) -> anyhow::Result<Calls> {
-        if let Some(why) = syscalls::objection() {
-            progress(format_args!("system calls are not counted by the kernel: {why}"));
-            return Ok(Calls::not_counted(why));
-        }
-        let load = self.load.lasting(COUNTED_SECONDS)?;
-        self.lab.empty()?;
-        let mut engine = Engine::start(
-            self.lab,
-            &self.options.engine,
-            &self.cpus.engine,
-            &load,
-            self.stop,
-        )?;
-        let counting = Counting::start(engine.pid(), self.cpus.fleet, self.stop)?;
-        let cameras = Cameras::start(&load, &[engine.listen], self.cpus.fleet)?;
-        while !cameras.has_ended() {
-            self.stop.sleep(LOOK)?;
-            engine.look_after()?;
-        }
-        cameras.finish(self.stop)?;
-        self.stop.sleep(SETTLE)?;
-        let counted = counting.finish(self.stop)?;
-        let account = engine.stop(self.stop)?;
-        self.lab.empty()?;
-        let calls = Calls::of(counted, &account)?;
-        progress(format_args!("counting: {}", calls.line()));
-        Ok(calls)
+    let load = load.lasting(COUNTED_SECONDS)?;
+    site.lab.empty()?;
+    let mut engine = Engine::start(site.lab, site.engine, &site.cpus.engine, &load, site.stop)?;
+    let counting = Counting::start(engine.pid(), site.cpus.fleet, site.stop)?;
+    let cameras = Cameras::start(&load, &[engine.listen], site.cpus.fleet)?;
+    while !cameras.has_ended() {
+        site.stop.sleep(LOOK)?;
+        engine.look_after()?;
     }
-
-    fn discard_run(&self) -> anyhow::Result<DiscardRun> {
-        let (load, engine) = (self.load, &self.options.engine);
-        let receiver = Receiver::start(&self.cpus.engine, engine.memory_mib, self.stop)?;
-        let core = self.core()?;
-        let cameras = Cameras::start(load, &[receiver.listen], self.cpus.fleet)?;
-        while !cameras.has_ended() {
-            self.stop.sleep(LOOK)?;
-        }
-        let sent = cameras.finish(self.stop)?;
-        let (taken, cpu) = receiver.stop(self.stop)?;
-        Ok(DiscardRun::new(load, sent, taken, cpu, self.core()?.since(core)))
-    }
-
-    /// The engine's core; the first of them, if there are several.
-    fn core(&self) -> anyhow::Result<Core> {
-        Core::read(self.cpus.engine[0])
-    }
+    cameras.finish(site.stop)?;
+    site.stop.sleep(SETTLE)?;
+    let counted = counting.finish(site.stop)?;
+    let account = engine.stop(site.stop)?;
+    site.lab.empty()?;
+    let calls = Calls::of(counted, &account)?;
+    progress(format_args!("counting: {}", calls.line()));
+    Ok(calls)
 }

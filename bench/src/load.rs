@@ -5,10 +5,12 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use harborseal::uring::sys;
 use harborseal_loadgen::Control;
 use harborseal_loadgen::fleet::{RunOptions, run_plan};
 use harborseal_loadgen::plan::Plan;
@@ -17,7 +19,7 @@ use harborseal_loadgen::result::RunResult;
 use harborseal_loadgen::send::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::child::{Process, Stop, myself};
+use crate::child::{Process, Stop, myself, object};
 
 /// What of a load can be chosen. Without a choice it is 4,000 cameras of 2 Mb/s: 8 Gb/s.
 #[derive(Args, Clone, Debug)]
@@ -130,6 +132,13 @@ impl Load {
         Load::new(options)
     }
 
+    /// The same with more settings of the profile.
+    pub fn with(&self, settings: impl IntoIterator<Item = String>) -> anyhow::Result<Load> {
+        let mut options = self.options.clone();
+        options.settings.extend(settings);
+        Load::new(options)
+    }
+
     /// The same cameras, their rates such that they send about so many packets a second in all.
     pub fn at_rate(&self, packets_per_second: f64) -> anyhow::Result<Load> {
         let offered = self.profile.offered();
@@ -153,6 +162,11 @@ impl Load {
     /// RTP of one run, in bytes.
     pub fn bytes(&self) -> u64 {
         (self.gbps() * 1e9 / 8.0 * self.seconds()) as u64
+    }
+
+    /// Whether each packet is sent by itself.
+    pub fn is_single(&self) -> bool {
+        self.options.no_gso
     }
 
     /// With all cameras on.
@@ -286,9 +300,27 @@ pub fn run_child(options: &Child) -> anyhow::Result<()> {
         sent_log: None,
         paced: !options.unpaced,
     };
-    let sent = Sent::of(run_plan(&plan, &how, &Control::default())?);
+    let (control, ended) = (Control::default(), AtomicBool::new(false));
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| say_when_it_begins(&control, &ended));
+        let result = run_plan(&plan, &how, &control);
+        ended.store(true, Ordering::Relaxed);
+        result
+    });
+    let sent = Sent::of(result?);
     println!("{}", serde_json::to_string(&sent)?);
     Ok(())
+}
+
+/// Tells the parent when the first packet left; ends with that.
+fn say_when_it_begins(control: &Control, ended: &AtomicBool) {
+    while control.sent.load(Ordering::Relaxed) == 0 {
+        if ended.load(Ordering::Relaxed) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    println!("{}", serde_json::json!({ "began_ns": sys::monotonic_ns() }));
 }
 
 /// The cameras, sending.
@@ -324,6 +356,12 @@ impl Cameras {
         self.process.has_ended()
     }
 
+    /// Waits for the first packet; when it left, on the monotonic clock, which all processes share.
+    pub fn began_ns(&mut self, stop: &Stop) -> anyhow::Result<u64> {
+        self.process
+            .wait_for(self.bound, stop, |line| object(line)?["began_ns"].as_u64())
+    }
+
     /// Waits for their end.
     pub fn finish(self, stop: &Stop) -> anyhow::Result<Sent> {
         let mut report = None;
@@ -331,6 +369,8 @@ impl Cameras {
         self.process.finish(self.bound, stop, |line| {
             match serde_json::from_str::<Sent>(&line) {
                 Ok(sent) => report = Some(sent),
+                // What it says of its beginning is no complaint.
+                Err(_) if object(&line).is_some() => {}
                 Err(_) => said = line,
             }
         })?;

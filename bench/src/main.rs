@@ -2,20 +2,26 @@
 
 mod account;
 mod ceilings;
+mod cgroup;
 mod child;
 mod discard;
 mod fleet;
 mod flood;
 mod lab;
+mod limit;
 mod line_rate;
 mod load;
 mod machine;
+mod memory;
 mod output;
+mod overload;
 mod peers;
 mod read;
 mod recover;
+mod runs;
 mod sample;
 mod segments;
+mod shapes;
 mod stages;
 mod syscalls;
 mod table;
@@ -56,6 +62,14 @@ struct Arguments {
 enum Command {
     /// The engine on one core and thousands of cameras on the other, beside a receiver that throws away what it gets
     LineRate(line_rate::Options),
+    /// The most that the engine takes without loss, ÷ what receive-and-discard takes
+    Limit(limit::Options),
+    /// What a packet costs by the number of streams, in each shape of traffic
+    Shapes(shapes::Options),
+    /// Memory for many slow cameras, and what files hold beside RTP
+    Memory(memory::Options),
+    /// More than the engine can take, a stop in the middle of it, and a disk that is slow for a while
+    Overload(overload::Options),
     /// The same cameras into ffmpeg, GStreamer and tcpdump: CPU, memory, and streams until the first loss
     Peers(peers::Options),
     /// Where the time of a packet goes, from the kernel to the disk
@@ -99,6 +113,10 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::LineRate(options) => line_rate::run(&options),
+        Command::Limit(options) => limit::run(&options),
+        Command::Shapes(options) => shapes::run(&options),
+        Command::Memory(options) => memory::run(&options),
+        Command::Overload(options) => overload::run(&options),
         Command::Peers(options) => peers::run(&options),
         Command::Stages(options) => stages::run(&options),
         Command::Fleet(options) => fleet::run(&options),

@@ -1,202 +1,20 @@
-//! What a run of `line-rate` came to, and what is said of all of them.
+//! What is said of all runs of `line-rate`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use anyhow::Context;
 use harborseal::config::Chunk;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::Options;
-use crate::account::{Core, Cpu};
-use crate::discard::Taken;
 use crate::lab::Account;
-use crate::load::{Description, Load, Sent, objections};
+use crate::load::{Description, Load};
 use crate::machine::{Cpus, Machine};
+use crate::runs::{DiscardRun, EngineRun};
 use crate::sample::median;
 use crate::syscalls::Counted;
 
 const SCHEMA: &str = "harborseal-bench/line-rate/1";
-
-/// One run of the engine. Packets are RTP and RTCP.
-#[derive(Clone, Debug, Serialize)]
-pub struct EngineRun {
-    pub sent: u64,
-    pub received: u64,
-    pub stored: u64,
-    pub dropped: u64,
-    pub dropped_by: BTreeMap<String, u64>,
-    /// Sent less received: lost in the kernel or wherever else nobody says. Negative would be packets from nowhere.
-    pub lost_unexplained: i64,
-    /// The kernel's own counter, for comparison: it counts batches, not packets.
-    pub kernel_drop_batches: u64,
-    /// Sent less stored: lost anywhere after the sender.
-    pub lost_after_sender: i64,
-    /// Stored, while all cameras were on.
-    pub gbps: f64,
-    pub cpu_ns_per_packet: f64,
-    /// Of it, until everything was durable; the rest is closing segments and giving memory back.
-    pub cpu_ns_per_packet_recording: f64,
-    pub cpu: Cpu,
-    /// By thread, when everything was durable.
-    pub cpu_ns_by_thread: BTreeMap<String, u64>,
-    pub core: Core,
-    pub core_busy_percent: f64,
-    pub durable_ms_p50: Option<f64>,
-    pub durable_ms_p99: Option<f64>,
-    pub rss_mib: f64,
-    /// System calls on the shards' rings, by the engine's own count, for 1,000 packets stored.
-    pub ring_enters_per_1000_packets: f64,
-    pub segments: u64,
-    pub written_bytes: u64,
-    /// Kernel workers that were found on another CPU and moved.
-    pub threads_moved: u64,
-    pub fleet: Sent,
-    pub valid: bool,
-    pub invalid_because: Vec<String>,
-}
-
-impl EngineRun {
-    pub fn new(load: &Load, fleet: Sent, account: Account, core: Core) -> anyhow::Result<EngineRun> {
-        let ledger = &account.ledger;
-        let number = |key: &str| -> anyhow::Result<u64> {
-            ledger[key]
-                .as_u64()
-                .with_context(|| format!("the engine's last line has no `{key}`"))
-        };
-        let dropped_by = by_reason(&ledger["dropped"]);
-        let (sent, received, stored) = (fleet.packets, number("received")?, number("stored")?);
-        let dropped = dropped_by.values().sum();
-        let mut invalid_because = objections(load, &fleet);
-        if received != stored + dropped {
-            invalid_because.push(format!(
-                "the engine's ledger does not balance: {received} received, {stored} stored, {dropped} dropped"
-            ));
-        }
-        if stored == 0 {
-            invalid_because.push("nothing was stored".to_owned());
-        }
-        invalid_because.extend(too_short(account.cpu));
-        let per_packet = |cpu: Cpu| cpu.total_ns as f64 / stored.max(1) as f64;
-        Ok(EngineRun {
-            sent,
-            received,
-            stored,
-            dropped,
-            dropped_by,
-            lost_unexplained: sent as i64 - received as i64,
-            lost_after_sender: sent as i64 - stored as i64,
-            kernel_drop_batches: number("kernel_drop_batches")?,
-            gbps: fleet.gbps * stored as f64 / sent.max(1) as f64,
-            cpu_ns_per_packet: per_packet(account.cpu),
-            cpu_ns_per_packet_recording: per_packet(account.cpu_recording),
-            cpu: account.cpu,
-            cpu_ns_by_thread: account.threads,
-            core,
-            core_busy_percent: core.busy_percent(),
-            durable_ms_p50: ledger["durable_ms_p50"].as_f64(),
-            durable_ms_p99: ledger["durable_ms_p99"].as_f64(),
-            rss_mib: account.memory_bytes as f64 / f64::from(1 << 20),
-            ring_enters_per_1000_packets: number("ring_enters")? as f64 * 1000.0 / stored.max(1) as f64,
-            segments: number("segments")?,
-            written_bytes: number("written_bytes")?,
-            threads_moved: account.repinned,
-            valid: invalid_because.is_empty(),
-            invalid_because,
-            fleet,
-        })
-    }
-
-    pub fn line(&self) -> String {
-        format!(
-            "{:6.0} ns/packet, {:.2} Gb/s stored, {} of {} lost ({} dropped, {} unexplained), core {:.0} % busy{}",
-            self.cpu_ns_per_packet,
-            self.gbps,
-            self.lost_after_sender,
-            self.sent,
-            self.dropped,
-            self.lost_unexplained,
-            self.core_busy_percent,
-            because(&self.invalid_because),
-        )
-    }
-}
-
-fn by_reason(dropped: &Value) -> BTreeMap<String, u64> {
-    let reasons = dropped.as_object().into_iter().flatten();
-    let counted = reasons.filter_map(|(reason, count)| Some((reason.clone(), count.as_u64()?)));
-    counted.filter(|(_, count)| *count > 0).collect()
-}
-
-/// One run of the discard receiver.
-#[derive(Clone, Debug, Serialize)]
-pub struct DiscardRun {
-    pub sent: u64,
-    pub received: u64,
-    pub lost_unexplained: i64,
-    pub cpu_ns_per_packet: f64,
-    pub cpu: Cpu,
-    pub core: Core,
-    pub core_busy_percent: f64,
-    pub packets_per_datagram: f64,
-    pub ring_enters_per_1000_packets: f64,
-    pub taken: Taken,
-    pub fleet: Sent,
-    pub valid: bool,
-    pub invalid_because: Vec<String>,
-}
-
-impl DiscardRun {
-    pub fn new(load: &Load, fleet: Sent, taken: Taken, cpu: Cpu, core: Core) -> DiscardRun {
-        let mut invalid_because = objections(load, &fleet);
-        if taken.packets == 0 {
-            invalid_because.push("nothing was received".to_owned());
-        }
-        invalid_because.extend(too_short(cpu));
-        DiscardRun {
-            sent: fleet.packets,
-            received: taken.packets,
-            lost_unexplained: fleet.packets as i64 - taken.packets as i64,
-            cpu_ns_per_packet: cpu.total_ns as f64 / taken.packets.max(1) as f64,
-            cpu,
-            core,
-            core_busy_percent: core.busy_percent(),
-            packets_per_datagram: taken.packets as f64 / taken.datagrams.max(1) as f64,
-            ring_enters_per_1000_packets: taken.ring_enters as f64 * 1000.0 / taken.packets.max(1) as f64,
-            taken,
-            valid: invalid_because.is_empty(),
-            invalid_because,
-            fleet,
-        }
-    }
-
-    pub fn line(&self) -> String {
-        format!(
-            "{:6.0} ns/packet, {} of {} lost, {:.1} packets per datagram, core {:.0} % busy{}",
-            self.cpu_ns_per_packet,
-            self.lost_unexplained,
-            self.sent,
-            self.packets_per_datagram,
-            self.core_busy_percent,
-            because(&self.invalid_because),
-        )
-    }
-}
-
-/// A run that says more of starting and ending than of packets.
-fn too_short(cpu: Cpu) -> Option<String> {
-    const LEAST_NS: u64 = 20_000_000;
-    let ms = cpu.total_ns / 1_000_000;
-    (cpu.total_ns < LEAST_NS).then(|| format!("too short: {ms} ms of CPU time in all"))
-}
-
-fn because(reasons: &[String]) -> String {
-    match reasons {
-        [] => String::new(),
-        reasons => format!("  INVALID: {}", reasons.join("; ")),
-    }
-}
 
 /// What one run showed that only counted system calls.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -220,11 +38,7 @@ impl Calls {
     }
 
     pub fn of(counted: Counted, account: &Account) -> anyhow::Result<Calls> {
-        let number = |key: &str| {
-            let number = account.ledger[key].as_u64();
-            number.with_context(|| format!("the engine's last line has no `{key}`"))
-        };
-        let stored = number("stored")?;
+        let stored = account.number("stored")?;
         let share = |calls: u64| calls as f64 * 1000.0 / stored.max(1) as f64;
         Ok(Calls {
             per_1000_packets: Some(share(counted.total)),
@@ -233,7 +47,7 @@ impl Calls {
                 .iter()
                 .map(|(thread, &calls)| (thread.clone(), share(calls)))
                 .collect(),
-            ring_enters_per_1000_packets: Some(share(number("ring_enters")?)),
+            ring_enters_per_1000_packets: Some(share(account.number("ring_enters")?)),
             stored,
             counted,
             not_counted_because: None,
