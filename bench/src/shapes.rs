@@ -189,7 +189,10 @@ fn load_of(case: Case, seconds: f64) -> anyhow::Result<Load> {
     } else {
         (SINGLE_FRAME, 1)
     };
-    let fps = (PACKETS_PER_SECOND / f64::from(case.streams) / f64::from(frame)).clamp(0.1, FPS_MOST);
+    // Frames are whole bursts, or what is left of the last one would change the rate.
+    let frames_per_second = PACKETS_PER_SECOND / f64::from(case.streams) / f64::from(frame);
+    let bursts = (frames_per_second / FPS_MOST).ceil().max(1.0);
+    let fps = (frames_per_second / bursts).max(0.1);
     let options = LoadOptions {
         profile: None,
         settings: vec![
