@@ -6,11 +6,8 @@
 use std::hint::black_box;
 
 use gungraun::{library_benchmark, library_benchmark_group, main};
-use harborseal_bench::parts::{Admit, Append, Pack, Parse, Seal, Shape};
+use harborseal_bench::parts::{Admit, Append, BURSTS, Pack, Parse, Seal, Shape};
 use harborseal_segment::cipher::Backend;
-
-/// Bursts in one count: 1,000 packets of video, 125 of audio.
-const BURSTS: u32 = 125;
 
 fn pack_of(shape: Shape) -> Pack {
     Pack::new(shape).expect("memory for the pool")

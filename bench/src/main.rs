@@ -82,6 +82,8 @@ enum Command {
     Verify(verify::Options),
     /// Close torn segments and copy damaged ones: seconds per gibibyte
     Recover(recover::Options),
+    /// Count the instructions of each stage under valgrind, beside bench/baseline.json; from the repository's root
+    Guard(GuardOptions),
     /// List an archive and export one of its cameras, from the disk and from the page cache: time, and bytes read
     Read(read::Options),
     /// Becomes another program, bound to CPUs and to its parent's life
@@ -123,6 +125,7 @@ fn main() -> ExitCode {
         Command::Ceilings(options) => ceilings::run(&options).map(|()| true),
         Command::Verify(options) => verify::run(&options).map(|()| true),
         Command::Recover(options) => recover::run(&options).map(|()| true),
+        Command::Guard(options) => guard(&options),
         Command::Read(options) => read::run(&options).map(|()| true),
         Command::Pinned(options) => child::run_pinned(&options).map(|()| true),
         Command::Engine(options) => return as_the_engine_does(harborseal::cli::run::run(&options)),
@@ -141,6 +144,38 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The guard's options.
+#[derive(clap::Args)]
+struct GuardOptions {
+    /// Make today's counts the baseline, and say why they are what they are
+    #[arg(long, value_name = "WHY")]
+    update: Option<String>,
+}
+
+/// Counts, and judges by the baseline or writes a new one. False if a stage has become too expensive.
+fn guard(options: &GuardOptions) -> anyhow::Result<bool> {
+    use harborseal_bench::guard::{Baseline, Tools, judge};
+    let root = std::env::current_dir()?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
+    let tools = Tools { root, target };
+    let now = tools.count()?;
+    if let Some(reason) = &options.update {
+        let written = serde_json::to_string_pretty(&tools.update(reason, &now)?)?;
+        println!("{written}");
+        return Ok(true);
+    }
+    let before = tools.before(&Baseline::read(&tools.root)?)?;
+    for (stage, is) in &now {
+        println!(
+            "{stage:14} {is:>10} instructions, {:>10} before",
+            before.get(stage).unwrap_or(&0)
+        );
+    }
+    let wrong = judge(&before, &now);
+    wrong.iter().for_each(|line| println!("{line}"));
+    Ok(wrong.is_empty())
 }
 
 /// Ends as the engine's own program would.

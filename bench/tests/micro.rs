@@ -1,7 +1,10 @@
-//! The micro-benchmarks work, in miniature: each part once by criterion, and its instructions counted under valgrind.
+//! The micro-benchmarks work, in miniature: each part once by criterion; and its instructions, counted under valgrind, are held to their
+//! baseline.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
+
+use harborseal_bench::guard::{Baseline, HOW_TO_UPDATE, Tools, judge};
 
 /// The version that Cargo.lock has; the runner must be of the same (it speaks a protocol of its own with its library).
 fn locked_version() -> String {
@@ -17,17 +20,13 @@ fn locked_version() -> String {
     line.trim_end_matches('"').to_owned()
 }
 
-fn bench(name: &str, tools: Option<&Path>, arguments: &[&str]) -> Output {
+fn bench(name: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
     // The whole workspace, though one package has benches: then nothing is built with other features than the tests are.
     command.args(["bench", "--locked", "--workspace", "--bench", name, "--"]);
     command
         .args(arguments)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    if let Some(tools) = tools {
-        let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{}:{path}", tools.display()));
-    }
     command.output().unwrap()
 }
 
@@ -37,7 +36,7 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn every_part_runs_under_criterion() {
-    let output = bench("parts", None, &["--test"]);
+    let output = bench("parts", &["--test"]);
     let text = text(&output);
     assert!(output.status.success(), "{text}");
     for part in ["parse", "admit", "pack", "seal", "append"] {
@@ -46,30 +45,61 @@ fn every_part_runs_under_criterion() {
 }
 
 #[test]
-fn every_part_has_its_instructions_counted() {
-    let test = "every_part_has_its_instructions_counted";
-    let Some(tools) = runner() else {
+fn no_stage_needs_five_percent_more_instructions_than_its_baseline() {
+    let test = "no_stage_needs_five_percent_more_instructions_than_its_baseline";
+    if !has_runner() {
         return not_run(test, &format!("gungraun-runner {} is not here", locked_version()));
-    };
+    }
     if Command::new("valgrind").arg("--version").output().is_err() {
         return not_run(test, "valgrind is not here");
     }
-    let output = bench("instructions", Some(&tools), &["--save-summary=json"]);
-    let text = text(&output);
-    assert!(output.status.success(), "{text}");
-    for part in ["parse", "admit", "pack", "seal", "append"] {
-        let names = text.lines().filter(|line| line.contains(&format!("::{part} ")));
-        assert!(names.count() > 0, "{part}: {text}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .unwrap()
+        .to_owned();
+    let tools = Tools {
+        root: root.clone(),
+        target,
+    };
+    let now = tools.count().unwrap();
+    for part in [
+        "parse video",
+        "admit audio",
+        "pack video",
+        "append chunks",
+        "seal chunk",
+    ] {
+        assert!(now.contains_key(part), "{part}: {now:?}");
     }
-    assert!(text.contains("Instructions:"), "{text}");
+    // It would be seen: a baseline that is 6 % lower than what was counted.
+    let lower = now.iter().map(|(name, count)| (name.clone(), count * 100 / 106));
+    let seen = judge(&lower.collect(), &now);
+    let judged: Vec<_> = now.iter().filter(|(name, _)| !name.starts_with("seal")).collect();
+    assert_eq!(seen.len(), judged.len(), "{seen:?}");
+    for (line, (name, count)) in seen.iter().zip(judged) {
+        let told = line.starts_with(&format!("{name}: {count} instructions")) && line.contains("+6.0 %");
+        assert!(told, "{line}");
+    }
+    match tools.before(&Baseline::read(&root).unwrap()) {
+        Err(why) => not_run(test, &format!("{why:#}")),
+        Ok(before) => {
+            let wrong = judge(&before, &now);
+            assert!(
+                wrong.is_empty(),
+                "{}\nif it has to be so: commit, then {HOW_TO_UPDATE}",
+                wrong.join("\n")
+            );
+        }
+    }
 }
 
-/// The folder with the runner of the right version: where tests/run puts it, or anywhere in PATH.
-fn runner() -> Option<PathBuf> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
+/// Whether the runner of the right version is where tests/run puts it, or anywhere in PATH.
+fn has_runner() -> bool {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::iter::once(target.join("tools/bin")).chain(std::env::split_paths(&path));
-    folders.into_iter().find(|folder| {
+    let mut folders = std::iter::once(target.join("tools/bin")).chain(std::env::split_paths(&path));
+    folders.any(|folder| {
         let version = Command::new(folder.join("gungraun-runner"))
             .arg("--version")
             .output();

@@ -5,6 +5,9 @@
 //! ```
 //! What is here holds no decision of the engine's: it calls the engine's functions in the engine's order, and leaves some out.
 
+/// Bursts of which the instructions are counted together: 1,000 packets of video, 125 of audio.
+pub const BURSTS: u32 = 125;
+
 mod admission;
 mod null_disk;
 mod packets;
