@@ -19,6 +19,7 @@ mod loadgen_counts;
 mod loadgen_ndr;
 mod loadgen_replay;
 mod memory;
+mod no_cliffs;
 mod plaintext;
 mod power_cut;
 mod profiles;

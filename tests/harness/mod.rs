@@ -12,6 +12,7 @@ pub mod packets;
 pub mod readers;
 pub mod root;
 pub mod rtp;
+pub mod slow;
 pub mod tools;
 mod wire;
 
