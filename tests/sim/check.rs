@@ -377,7 +377,7 @@ fn check_streams(machine: &Machine, found: &Found) {
         }
         for (stream, chunks) in &found.streams {
             if past.traffic.stream(*stream).is_some() {
-                check_stream(past, *stream, chunks, &mut arrivals, &order[stream]);
+                check_stream(past, *stream, chunks, &arrivals, &order[stream]);
             }
         }
     }
@@ -387,29 +387,27 @@ fn check_stream(
     past: &Past,
     stream: u32,
     chunks: &[FoundChunk],
-    arrivals: &mut HashMap<Name, Vec<u64>>,
+    arrivals: &HashMap<Name, Vec<u64>>,
     order: &[Name],
 ) {
     let mut chunks: Vec<&FoundChunk> = chunks.iter().collect();
     chunks.sort_by_key(|chunk| chunk.place);
     let mut names = Vec::new();
+    let mut copies: HashMap<Name, Vec<(&FoundPacket, &FoundChunk)>> = HashMap::new();
     for chunk in &chunks {
         for packet in &chunk.packets {
             assert_eq!(packet.name.stream, stream, "a chunk holds packets of two streams");
             let sent = packet_of(past, packet.name);
             assert_eq!(packet.rtcp, packets::is_rtcp(sent), "RTCP is told from RTP");
-            let times = arrivals.get_mut(&packet.name);
-            let at = times
-                .as_ref()
-                .and_then(|times| times.iter().position(|t| is_at(*t, packet, chunk)));
-            let at = at.unwrap_or_else(|| {
-                panic!(
-                    "{:?} was found with arrival {}, or more often than it arrived",
-                    packet.name, packet.arrival_ns
-                )
-            });
-            times.expect("it has that time").swap_remove(at);
+            copies.entry(packet.name).or_default().push((packet, chunk));
             names.push(packet.name);
+        }
+    }
+    for (name, copies) in &copies {
+        let times = arrivals.get(name).map_or(&[][..], |times| &times[..]);
+        if let Some((packet, _)) = unmatched(times, copies) {
+            let arrival = packet.arrival_ns;
+            panic!("{name:?} was found with arrival {arrival}, or more often than it arrived");
         }
     }
     check_order(past, stream, &names, order);
@@ -424,6 +422,42 @@ fn check_stream(
 fn packet_of(past: &Past, name: Name) -> &Rc<[u8]> {
     let stream = past.traffic.stream(name.stream).expect("it is of this life");
     &stream.packets[name.index as usize]
+}
+
+/// A found copy for which no arrival is left, each arrival being one copy's at most. A copy that was stamped with its chunk's base, because
+/// the clock had gone back, fits several arrivals: which of them is its own, only all copies together tell (augmenting paths, Kuhn 1955).
+fn unmatched<'a>(
+    times: &[u64],
+    copies: &[(&'a FoundPacket, &'a FoundChunk)],
+) -> Option<(&'a FoundPacket, &'a FoundChunk)> {
+    let mut taken_by: Vec<Option<usize>> = vec![None; times.len()];
+    let lost = (0..copies.len()).find(|copy| {
+        let mut tried = vec![false; times.len()];
+        !finds_time(*copy, times, copies, &mut taken_by, &mut tried)
+    });
+    lost.map(|copy| copies[copy])
+}
+
+/// Gives `copy` an arrival, moving others to other arrivals of theirs where that takes it.
+fn finds_time(
+    copy: usize,
+    times: &[u64],
+    copies: &[(&FoundPacket, &FoundChunk)],
+    taken_by: &mut [Option<usize>],
+    tried: &mut [bool],
+) -> bool {
+    let (packet, chunk) = copies[copy];
+    (0..times.len()).any(|at| {
+        if tried[at] || !is_at(times[at], packet, chunk) {
+            return false;
+        }
+        tried[at] = true;
+        let free = taken_by[at].is_none_or(|other| finds_time(other, times, copies, taken_by, tried));
+        if free {
+            taken_by[at] = Some(copy);
+        }
+        free
+    })
 }
 
 /// Arrivals are kept to the microsecond, counted from the chunk's first. A clock that went back within a chunk is stamped with that.

@@ -412,6 +412,9 @@ impl Platter {
                 before[..known].copy_from_slice(&old[..known]);
                 put(image, sector.offset, &before);
                 sector.upto = sector.from;
+            } else if sector.landed && lost.get(&place).copied().unwrap_or(false) {
+                // Written again after the fsync was asked for: that write is not lost with the one before it.
+                put(image, sector.offset, sector.bytes());
             }
         }
     }
