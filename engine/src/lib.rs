@@ -7,6 +7,8 @@ pub mod ledger;
 pub mod port;
 pub mod text;
 
+pub mod statement;
+
 pub mod uring;
 
 pub mod rtp;

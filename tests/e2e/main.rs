@@ -9,6 +9,7 @@ mod crash;
 mod deleted_folder;
 mod demo;
 mod disk_full;
+mod enrol;
 mod hostile;
 mod identity;
 mod io_errors;

@@ -15,10 +15,14 @@
 //!
 //! An identity file is text: comment lines that begin with `#`, and one line with the secret.
 
+#[cfg(test)]
+mod tests;
+
 use crate::kem::{KemId, KemPublic, KemSecret};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use hkdf::Hkdf;
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -126,6 +130,33 @@ impl PublicKey {
         self.bytes[4 + self.kem.id().public_len()..]
             .first_chunk()
             .expect("an Ed25519 key has 32 bytes")
+    }
+
+    /// Whether `signature` is this key's over `message`, of which what it is begins it: a label.
+    pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        let key = VerifyingKey::from_bytes(self.signing_key());
+        key.is_ok_and(|key| {
+            key.verify_strict(message, &Signature::from_bytes(signature))
+                .is_ok()
+        })
+    }
+
+    /// The signing key in a form that two people can compare over the telephone: 128 bits of its SHA-256, in eight groups of four hex digits.
+    /// To make a key of one's own with a given fingerprint takes 2^128 attempts.
+    pub fn fingerprint(&self) -> String {
+        let hash = Sha256::new()
+            .chain_update(b"harborseal/v1/signing-key")
+            .chain_update(self.signing_key());
+        let hash = hash.finalize();
+        let groups = hash[..16]
+            .chunks_exact(2)
+            .map(|pair| format!("{:02x}{:02x}", pair[0], pair[1]));
+        groups.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The KEM key alone, as it goes into HPKE: two public keys with the same one are the same recipient.
+    pub fn kem_key_bytes(&self) -> &[u8] {
+        &self.bytes[4..4 + self.kem.id().public_len()]
     }
 
     pub(crate) fn kem_key(&self) -> &KemPublic {
@@ -257,6 +288,24 @@ impl Identity {
         &self.kem
     }
 
+    /// Signs `message`, which begins with a label of its own, so that it can be taken for nothing else that this key signs.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        debug_assert!(message.starts_with(b"harborseal/v1/"));
+        SigningKey::from_bytes(&self.seeds.signing)
+            .sign(message)
+            .to_bytes()
+    }
+
+    /// What a node's audit log names this customer by: HMAC under it, another one in every entry. It follows from the signing seed, so that a customer finds
+    /// its entries with nothing but its identity, and is told to the node in the enrolment.
+    pub fn audit_salt(&self) -> [u8; 32] {
+        let mut salt = [0; 32];
+        Hkdf::<Sha256>::new(None, &self.seeds.signing)
+            .expand(b"harborseal/v1/audit-salt", &mut salt)
+            .expect("32 bytes are within HKDF's bound");
+        salt
+    }
+
     /// The whole identity file: who may see it, the public key as a comment, the secret line.
     pub fn to_file_text(&self) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new([0; SECRET_LEN - CHECKSUM_LEN]);
@@ -379,192 +428,4 @@ fn told_kem(encoded: &str) -> KemId {
         .and_then(|text| BASE64_URL_SAFE_NO_PAD.decode(text).ok());
     let id = first.and_then(|bytes| KemId::from_u16(u16::from_le_bytes([bytes[0], bytes[1]])));
     id.unwrap_or(KemId::XWing)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::random::FixedBytes;
-
-    fn alice() -> Identity {
-        Identity::generate(&mut FixedBytes(&[1; 64]))
-    }
-
-    /// The same key with its bytes edited, and a checksum that fits.
-    fn edited(edit: impl FnOnce(&mut [u8])) -> String {
-        let mut bytes = alice().public.bytes.to_vec();
-        edit(&mut bytes);
-        encode(PUBLIC_PREFIX, &bytes).to_string()
-    }
-
-    fn refused(text: &str) -> KeyError {
-        text.parse::<PublicKey>().expect_err("refused")
-    }
-
-    #[test]
-    fn a_public_key_prints_and_parses_as_one_word() {
-        let text = alice().public().to_text();
-        assert_eq!(text.len(), 4 + 1760);
-        assert!(
-            text.starts_with("hsp1")
-                && text
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
-        );
-        let parsed: PublicKey = format!(" {text}\n").parse().expect("parses");
-        assert_eq!(parsed, *alice().public());
-        assert_eq!(parsed.kem_id(), KEM_X_WING);
-    }
-
-    #[test]
-    fn an_identity_file_parses_back_and_shows_its_public_key() {
-        let file = alice().to_file_text();
-        assert!(file.contains(&alice().public().to_text()));
-        assert!(Identity::from_file_text(&file).is_ok_and(|read| read.public() == alice().public()));
-        let windows = file.replace('\n', "\r\n");
-        assert!(Identity::from_file_text(&windows).is_ok());
-    }
-
-    #[test]
-    fn identities_from_different_randomness_differ() {
-        let bob = Identity::generate(&mut FixedBytes(&[2; 64]));
-        assert_ne!(alice().public(), bob.public());
-    }
-
-    #[test]
-    fn a_damaged_public_key_is_refused_for_what_is_wrong_with_it() {
-        let text = alice().public().to_text();
-        assert_eq!(refused(""), KeyError::NotPublic);
-        assert_eq!(refused("age1xyz"), KeyError::NotPublic);
-        assert_eq!(
-            refused(&text[..1000]),
-            KeyError::Length {
-                found: 996,
-                needed: 1760
-            }
-        );
-        assert_eq!(
-            refused(&format!("{text}A")),
-            KeyError::Length {
-                found: 1761,
-                needed: 1760
-            }
-        );
-        assert_eq!(
-            refused(&text.replacen(&text[9..10], "=", 1)),
-            KeyError::Character {
-                at: text.find(&text[9..10]).unwrap() + 1
-            }
-        );
-        let flipped = if &text[100..101] == "A" { "B" } else { "A" };
-        assert_eq!(
-            refused(&format!("{}{flipped}{}", &text[..100], &text[101..])),
-            KeyError::Checksum
-        );
-        let secret = alice().to_file_text();
-        let secret = secret.lines().last().expect("a secret line");
-        assert_eq!(refused(secret), KeyError::SecretForPublic);
-    }
-
-    #[test]
-    fn a_kem_key_that_another_identity_signed_is_refused() {
-        let bob = Identity::generate(&mut FixedBytes(&[2; 64]));
-        let stolen = edited(|bytes| bytes[4..1220].copy_from_slice(&bob.public().bytes[4..1220]));
-        assert_eq!(refused(&stolen), KeyError::Signature);
-        let resigned = edited(|bytes| bytes[1220..1252].copy_from_slice(bob.public().signing_key()));
-        assert_eq!(refused(&resigned), KeyError::Signature);
-    }
-
-    #[test]
-    fn a_key_of_a_later_kind_is_unsupported_rather_than_garbled() {
-        let later = edited(|bytes| bytes[..2].copy_from_slice(&0x0011u16.to_le_bytes()));
-        let (kem, signing) = (0x0011, 1);
-        assert_eq!(refused(&later), KeyError::Unsupported { kem, signing });
-    }
-
-    #[test]
-    fn a_shorter_key_of_a_later_kind_is_unsupported_rather_than_cut() {
-        let bytes = [&KEM_P256.to_le_bytes()[..], &[2, 0], &[7; 65 + 65 + 64]].concat();
-        let later = encode(PUBLIC_PREFIX, &bytes);
-        let (kem, signing) = (KEM_P256, 2);
-        assert_eq!(refused(&later), KeyError::Unsupported { kem, signing });
-    }
-
-    fn carol() -> Identity {
-        Identity::generate_p256(&mut FixedBytes(&[4; 64]))
-    }
-
-    #[test]
-    fn a_p256_identity_reads_back_from_its_texts() {
-        let text = carol().public().to_text();
-        assert_eq!(text.len(), 4 + 226);
-        let parsed: PublicKey = text.parse().expect("parses");
-        assert_eq!((&parsed, parsed.kem_id()), (carol().public(), KEM_P256));
-        assert_eq!(parsed.signing_key(), carol().public().signing_key());
-        let read = Identity::from_file_text(&carol().to_file_text()).expect("reads");
-        assert_eq!(read.public(), carol().public());
-    }
-
-    #[test]
-    fn a_damaged_p256_key_is_refused_for_what_is_wrong_with_it() {
-        let text = carol().public().to_text();
-        let (found, needed) = (200, 226);
-        assert_eq!(refused(&text[..204]), KeyError::Length { found, needed });
-        let flipped = if &text[100..101] == "A" { "B" } else { "A" };
-        let flipped = format!("{}{flipped}{}", &text[..100], &text[101..]);
-        assert_eq!(refused(&flipped), KeyError::Checksum);
-        // Four spare bits stand in the last character: only one of its sixteen values is the key's.
-        let last = format!("{}_", &text[..text.len() - 1]);
-        assert_eq!(refused(&last), KeyError::Checksum);
-        let mut bytes = carol().public.bytes.to_vec();
-        bytes[4] = 2;
-        assert_eq!(refused(&encode(PUBLIC_PREFIX, &bytes)), KeyError::KemKey);
-    }
-
-    /// SEC 2 §2.4.2: the order of P-256's group. A scalar is below it and not 0.
-    #[test]
-    fn a_scalar_outside_the_group_is_no_secret_and_is_not_drawn() {
-        let order = b"\xFF\xFF\xFF\xFF\0\0\0\0\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\
-            \xBC\xE6\xFA\xAD\xA7\x17\x9E\x84\xF3\xB9\xCA\xC2\xFC\x63\x25\x51";
-        for scalar in [&[0; 32], order, &[0xFF; 32]] {
-            let bytes = [&KEM_P256.to_le_bytes()[..], &[1, 0], scalar, &[4; 32]].concat();
-            let refused = Identity::from_file_text(&encode(SECRET_PREFIX, &bytes)).err();
-            assert_eq!(refused, Some(KeyError::KemKey));
-        }
-        let drawn = [&order[..], &[0; 32], &[4; 64]].concat();
-        assert_eq!(
-            Identity::generate_p256(&mut FixedBytes(&drawn)).public(),
-            carol().public()
-        );
-    }
-
-    #[test]
-    fn a_file_that_is_no_identity_is_refused_for_what_it_is() {
-        let refused = |text: &str| Identity::from_file_text(text).err().expect("refused");
-        let file = alice().to_file_text();
-        let secret = file.lines().last().expect("a secret line");
-        assert_eq!(refused(""), KeyError::NotIdentity);
-        assert_eq!(refused("# only a comment\n"), KeyError::NotIdentity);
-        assert_eq!(refused("v=0\r\n"), KeyError::NotIdentity);
-        assert_eq!(refused(&alice().public().to_text()), KeyError::PublicForIdentity);
-        assert_eq!(refused(&format!("{secret}\n{secret}\n")), KeyError::ManySecrets);
-        assert_eq!(
-            refused(&format!("\n{secret}\nmore")),
-            KeyError::StrangeLine { line: 3 }
-        );
-        assert_eq!(
-            refused(&secret[..50]),
-            KeyError::Length {
-                found: 46,
-                needed: 96
-            }
-        );
-        let swapped = secret.chars().rev().take(96).collect::<String>();
-        assert_eq!(refused(&format!("hss1{swapped}")), KeyError::Checksum);
-    }
-
-    #[test]
-    fn debug_shows_nothing_of_a_public_key() {
-        assert_eq!(format!("{:?}", alice().public()), "PublicKey(..)");
-    }
 }

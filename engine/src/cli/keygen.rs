@@ -3,9 +3,8 @@
 //! An identity file is all that opens a customer's footage. It is written once, for its owner's eyes only, and never
 //! over another; what could not be written whole is removed again.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use harborseal_segment::identity::Identity;
@@ -14,7 +13,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::output::{self, Output, people};
-use super::{CliError, ExitStatus};
+use super::{CliError, ExitStatus, fresh};
 
 /// Longest identity file read; ours have about 2 KiB, the rest is comments.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -103,48 +102,15 @@ fn make(path: &Path, p256: bool) -> Result<Identity, CliError> {
         true => Identity::generate_p256(&mut os_random()),
         false => Identity::generate(&mut os_random()),
     };
-    // O_EXCL: whatever is there, a dangling link included, stays as it is.
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| {
-            let refused = CliError::file("create", path, &error);
-            match error.kind() {
-                io::ErrorKind::AlreadyExists => {
-                    refused.remedy("keygen never overwrites: choose another name")
-                }
-                _ => refused,
-            }
-        })?;
-    if let Err(error) = fill(file, path, &identity) {
-        let failed = CliError::file("write", path, &error);
-        return Err(match std::fs::remove_file(path) {
-            Ok(()) => failed,
-            Err(_) => failed.remedy("what was written of it is no identity: remove it"),
-        });
-    }
+    fresh::write(path, identity.to_file_text().as_bytes())?;
     Ok(identity)
-}
-
-/// Writes the identity, durably: its owner may hand out the public key right away.
-fn fill(mut file: File, path: &Path, identity: &Identity) -> io::Result<()> {
-    // The mode given to open() is cut by the umask; exactly 0600 is promised.
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-    file.write_all(identity.to_file_text().as_bytes())?;
-    file.sync_all()?;
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use harborseal_segment::identity::{KEM_P256, KEM_X_WING};
+    use std::os::unix::fs::PermissionsExt;
 
     fn keygen(path: &Path) -> Result<ExitStatus, CliError> {
         keygen_with(path, false)

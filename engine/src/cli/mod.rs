@@ -9,10 +9,12 @@ use clap::error::ErrorKind;
 
 pub mod check;
 pub mod demo;
+pub mod enrol;
 pub mod error;
 pub mod export;
 mod findings;
 mod footage;
+mod fresh;
 pub mod inspect;
 mod instant;
 pub mod keygen;
@@ -22,6 +24,7 @@ pub mod paths;
 mod progress;
 pub mod recover;
 pub mod run;
+mod statements;
 pub mod verify;
 
 pub use error::{CliError, ExitStatus};
@@ -53,6 +56,7 @@ enum Command {
     Check(check::Args),
     /// Make a customer's identity, or show its public key
     Keygen(keygen::Args),
+    Enrol(enrol::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Recover(recover::Args),
@@ -67,6 +71,7 @@ fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(args),
         Command::Keygen(args) => keygen::run(args),
+        Command::Enrol(args) => enrol::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),
