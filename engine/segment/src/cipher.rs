@@ -18,6 +18,7 @@ use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
+use zeroize::Zeroizing;
 
 /// Bytes of an AES-GCM tag (NIST SP 800-38D).
 pub const TAG_LEN: usize = 16;
@@ -117,50 +118,49 @@ pub fn nonce(block_type: BlockType, block_no: u64) -> [u8; 12] {
     nonce
 }
 
-/// The key that seals one stream of one segment, ready for use. Wiped when dropped.
-pub struct SealKey(Schedule);
-
-/// Inline where the library allows it: the engine keeps its keys in locked memory, and this is all there is of one. `aws-lc` keeps
-/// its schedule behind a pointer, in memory that it wipes when it frees it (`OPENSSL_free`).
-#[allow(clippy::large_enum_variant)]
-enum Schedule {
-    #[cfg(feature = "aws-lc")]
-    AwsLc(aws_lc_rs::aead::LessSafeKey),
-    #[cfg(feature = "ring")]
-    Ring(ring::aead::LessSafeKey),
-    AesGcm(Aes256Gcm),
+/// The key that seals one stream of one segment. Wiped when dropped.
+///
+/// Nothing but its 32 bytes, so that whoever keeps it in locked memory keeps all of it there: `aws-lc` would put the expanded key behind
+/// a pointer, in memory of its own. It is expanded for each block, and that is wiped after it: about 140 ns, one percent of sealing 64 KiB,
+/// and a kilobyte less for each stream to be fetched from memory.
+pub struct SealKey {
+    backend: Backend,
+    key: Zeroizing<[u8; 32]>,
 }
 
 impl SealKey {
-    /// Expands `key` for `backend`.
+    /// `key`, for `backend`.
     pub fn new(backend: Backend, key: &[u8; 32]) -> Self {
-        SealKey(match backend {
-            #[cfg(feature = "aws-lc")]
-            Backend::AwsLc => Schedule::AwsLc(aws_lc_key(key)),
-            #[cfg(feature = "ring")]
-            Backend::Ring => Schedule::Ring(ring_key(key)),
-            Backend::AesGcm => Schedule::AesGcm(Aes256Gcm::new(key.into())),
-        })
+        SealKey {
+            backend,
+            key: Zeroizing::new(*key),
+        }
     }
 
-    /// Seals `body` in place and returns the tag. Does not allocate.
+    /// Seals `body` in place and returns the tag. Does not allocate, but for what `aws-lc` takes for the expanded key and wipes.
     pub fn seal_in_place(&self, nonce: &[u8; 12], aad: &[u8], body: &mut [u8]) -> [u8; TAG_LEN] {
-        match &self.0 {
+        match self.backend {
             #[cfg(feature = "aws-lc")]
-            Schedule::AwsLc(key) => {
+            Backend::AwsLc => {
                 let nonce = aws_lc_rs::aead::Nonce::assume_unique_for_key(*nonce);
+                // Dropped, it is wiped (OPENSSL_free).
+                let key = aws_lc_key(&self.key);
                 let tag = key.seal_in_place_separate_tag(nonce, aws_lc_rs::aead::Aad::from(aad), body);
                 let tag = tag.expect("a block is far below GCM's 64 GiB");
                 tag.as_ref().try_into().expect("a GCM tag has 16 bytes")
             }
             #[cfg(feature = "ring")]
-            Schedule::Ring(key) => {
+            Backend::Ring => {
                 let nonce = ring::aead::Nonce::assume_unique_for_key(*nonce);
-                let tag = key.seal_in_place_separate_tag(nonce, ring::aead::Aad::from(aad), body);
+                let mut key = RingKey(ring_key(&self.key));
+                let tag = (key.0).seal_in_place_separate_tag(nonce, ring::aead::Aad::from(aad), body);
+                key.wipe();
                 let tag = tag.expect("a block is far below GCM's 64 GiB");
                 tag.as_ref().try_into().expect("a GCM tag has 16 bytes")
             }
-            Schedule::AesGcm(key) => {
+            Backend::AesGcm => {
+                // Wipes itself (its feature `zeroize`).
+                let key = Aes256Gcm::new((&*self.key).into());
                 let tag = key.encrypt_inout_detached(&Nonce::from(*nonce), aad, body.into());
                 tag.expect("a block is far below GCM's 64 GiB").into()
             }
@@ -198,27 +198,16 @@ fn ring_key(key: &[u8; 32]) -> ring::aead::LessSafeKey {
     ring::aead::LessSafeKey::new(key.expect("an AES-256 key has 32 bytes"))
 }
 
-impl SealKey {
-    /// `aes-gcm` and `aws-lc` wipe themselves. `ring` does not, but its key lies inline: another key's schedule written over it
-    /// leaves nothing of it there, and `black_box` keeps the compiler from finding that write useless. Copies that
-    /// moving the key left behind are out of reach: make a key where it will stay.
-    fn wipe(&mut self) {
-        match &mut self.0 {
-            #[cfg(feature = "ring")]
-            Schedule::Ring(key) => {
-                *key = ring_key(&[0; 32]);
-                std::hint::black_box(key);
-            }
-            #[cfg(feature = "aws-lc")]
-            Schedule::AwsLc(_) => {}
-            Schedule::AesGcm(_) => {}
-        }
-    }
-}
+#[cfg(feature = "ring")]
+struct RingKey(ring::aead::LessSafeKey);
 
-impl Drop for SealKey {
-    fn drop(&mut self) {
-        self.wipe();
+#[cfg(feature = "ring")]
+impl RingKey {
+    /// `ring` does not wipe its keys, but they lie inline: another key's schedule written over one leaves nothing of it there, and
+    /// `black_box` keeps the compiler from finding that write useless.
+    fn wipe(&mut self) {
+        self.0 = ring_key(&[0; 32]);
+        std::hint::black_box(self);
     }
 }
 
@@ -491,12 +480,16 @@ mod tests {
     #[cfg(feature = "ring")]
     #[test]
     fn a_wiped_ring_key_seals_as_the_zero_key() {
-        let mut key = SealKey::new(Backend::Ring, &KEY);
-        let zero = SealKey::new(Backend::AesGcm, &[0; 32]);
-        let tag = |key: &SealKey| key.seal_in_place(&[0; 12], &[], &mut [1]);
-        assert_ne!(tag(&key), tag(&zero));
+        let mut key = RingKey(ring_key(&KEY));
+        let zero = SealKey::new(Backend::AesGcm, &[0; 32]).seal_in_place(&[0; 12], &[], &mut [1]);
+        let tag = |key: &RingKey| {
+            let nonce = ring::aead::Nonce::assume_unique_for_key([0; 12]);
+            let tag = (key.0).seal_in_place_separate_tag(nonce, ring::aead::Aad::empty(), &mut [1]);
+            tag.unwrap().as_ref().to_vec()
+        };
+        assert_ne!(tag(&key), zero);
         key.wipe();
-        assert_eq!(tag(&key), tag(&zero));
+        assert_eq!(tag(&key), zero);
     }
 
     #[test]

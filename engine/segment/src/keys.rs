@@ -393,7 +393,7 @@ impl StreamKeys {
             .is_some_and(|stored| self.commitment.ct_eq(stored).into())
     }
 
-    /// K_enc, made ready to seal with `backend`.
+    /// K_enc, to seal with `backend`.
     pub fn seal_key(&self, backend: Backend) -> SealKey {
         SealKey::new(backend, &self.enc)
     }

@@ -7,14 +7,23 @@ use crate::body::{CheckpointBody, FOOTER_SIGNED, FooterBody, TombstoneBody, Tomb
 use crate::ids::{NodeId, SegmentId};
 use crate::planted::{Planted, planted};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use std::ops::Deref;
+
+/// Where a signing key is kept: a box, or memory that the caller has for secrets.
+pub type Keep = Box<dyn Deref<Target = SigningKey> + Send + Sync>;
 
 /// The node's signing key. Wiped when dropped; there is no way to print it.
-pub struct NodeKey(SigningKey);
+pub struct NodeKey(Keep);
 
 impl NodeKey {
     /// From the 32-byte seed of RFC 8032.
     pub fn from_bytes(seed: &[u8; 32]) -> Self {
-        NodeKey(SigningKey::from_bytes(seed))
+        NodeKey::kept_by(seed, |make| Box::new(Box::new(make())))
+    }
+
+    /// The same, in memory of the caller's choice.
+    pub fn kept_by(seed: &[u8; 32], keep: impl FnOnce(&dyn Fn() -> SigningKey) -> Keep) -> Self {
+        NodeKey(keep(&|| SigningKey::from_bytes(seed)))
     }
 
     /// What verifies its signatures, and what SEGMENT shows.

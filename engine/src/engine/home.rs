@@ -18,7 +18,7 @@ use rand::Rng;
 use zeroize::Zeroizing;
 
 use super::StartError;
-use crate::uring::sys;
+use crate::uring::{Locked, sys};
 
 /// An engine's folder, locked.
 pub struct Home {
@@ -103,13 +103,13 @@ impl Home {
                 .to_owned(),
             configuration: false,
         })?;
-        Ok(NodeKey::from_bytes(&seed))
+        Ok(locked(&seed))
     }
 
     fn make_node_key(&self, path: &Path) -> Result<NodeKey, StartError> {
         let mut seed = Zeroizing::new([0; 32]);
         os_random().fill_bytes(&mut seed[..]);
-        let key = NodeKey::from_bytes(&seed);
+        let key = locked(&seed);
         let text = Zeroizing::new(hex(&seed[..]) + "\n");
         let made = self
             .write_new("node.pub", 0o644, (hex(&key.public().0) + "\n").as_bytes())
@@ -138,6 +138,11 @@ impl Home {
         fs::rename(&part, self.keys.join(name))?;
         sys::sync_directory(&self.keys)
     }
+}
+
+/// The key, in memory for secrets.
+fn locked(seed: &[u8; 32]) -> NodeKey {
+    NodeKey::kept_by(seed, |make| Box::new(Locked::made_by(make)))
 }
 
 /// The folders that will have a new name in them once `folder` and its parents are made.

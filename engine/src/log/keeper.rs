@@ -29,6 +29,7 @@ use super::{Handle, Request, header_of};
 use crate::planted::{Planted, planted};
 use crate::stream::registry::Customer;
 use crate::uring::sys::Waker;
+use crate::uring::{Locked, scrub_stack};
 
 /// A new segment's first blocks are written in pieces of about this many bytes.
 const WRITE_BYTES: usize = 1 << 20;
@@ -80,7 +81,7 @@ pub struct Keeper<F: Files> {
     files: HashMap<Handle, SegmentFile<F::File>>,
     next_handle: u32,
     /// H of each customer by public key, and the chain position it is for.
-    hints: HashMap<String, (u64, Hint)>,
+    hints: HashMap<String, (u64, Locked<Hint>)>,
     janitor: Sender<Note>,
     /// The kind of failure that was reported last.
     said: Option<io::ErrorKind>,
@@ -180,7 +181,7 @@ impl<F: Files> Keeper<F> {
 
     fn prepare(&mut self, order: &Order) -> io::Result<Reply<F::File>> {
         self.ratchet_hints(order);
-        let of_customer = |c: &Customer| self.hints.get(&c.public_key.to_text()).map(|(_, hint)| hint);
+        let of_customer = |c: &Customer| self.hints.get(&c.public_key.to_text()).map(|(_, hint)| &**hint);
         let hints: Vec<&Hint> = order.registry.customers.iter().filter_map(of_customer).collect();
         let created_s = self.world.now_s();
         let (mut prepared, head) = prepare(order, &self.settings, &hints, created_s, &mut *self.rng);
@@ -282,12 +283,13 @@ impl<F: Files> Keeper<F> {
             let (at, hint) = self
                 .hints
                 .entry(customer.public_key.to_text())
-                .or_insert_with(|| (order.chain_seq, Hint::generate(&mut self.rng)));
+                .or_insert_with(|| (order.chain_seq, Locked::made_by(|| Hint::generate(&mut self.rng))));
             while *at < order.chain_seq {
                 hint.ratchet();
                 *at += 1;
             }
         }
+        scrub_stack();
     }
 
     fn extend(&mut self, segment: Handle, from: u64, bytes: u64) -> io::Result<u64> {

@@ -21,6 +21,7 @@ use rand::seq::SliceRandom;
 use super::keeper::KeeperSettings;
 use super::{Handle, StreamSeal};
 use crate::stream::registry::{Media, Registry};
+use crate::uring::{Locked, scrub_stack};
 
 /// What the shard asks for.
 pub struct Order {
@@ -62,7 +63,7 @@ pub struct CustomerKeys {
     /// Its slot.
     pub slot: u32,
     /// S.
-    pub secret: SegmentSecret,
+    pub secret: Locked<SegmentSecret>,
     /// S and H, wrapped to the customer's key.
     pub entry: KeyEntry,
     /// Whether its KEY block stands in the segment.
@@ -223,7 +224,7 @@ fn wrap_all(
     let mut slots: Vec<u32> = (0..registry.customers.len() as u32).collect();
     slots.shuffle(&mut rng);
     let of_customer = |((customer, slot), hint): ((&crate::stream::registry::Customer, u32), &&Hint)| {
-        let secret = SegmentSecret::generate(&mut rng);
+        let secret = Locked::made_by(|| SegmentSecret::generate(&mut rng));
         let context = Wrap {
             node_id: settings.node.public().id(),
             segment_id,
@@ -240,13 +241,11 @@ fn wrap_all(
             written: false,
         }
     };
-    registry
-        .customers
-        .iter()
-        .zip(slots)
-        .zip(hints)
-        .map(of_customer)
-        .collect()
+    let customers = registry.customers.iter().zip(slots).zip(hints);
+    let keys = customers.map(of_customer).collect();
+    // What HPKE worked with lay there, S and H among it.
+    scrub_stack();
+    keys
 }
 
 /// Drawn at once: `random()` draws an array byte by byte, and each draw is a system call. At 4,000 streams that was 64,000 of them in a row on
@@ -268,8 +267,12 @@ pub fn seal_stream(
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> SealedStream {
     let stream_id = StreamId(random_id(rng));
-    let keys = StreamKeys::derive(&segment_id, &customer.secret, &stream_id);
-    let key = keys.seal_key(backend);
+    let mut commitment = [0; 32];
+    let key = Locked::made_by(|| {
+        let keys = StreamKeys::derive(&segment_id, &customer.secret, &stream_id);
+        commitment = *keys.commitment();
+        keys.seal_key(backend)
+    });
     let info = StreamInfo {
         ssrc: facts.ssrc,
         media_index: facts.media.media_index,
@@ -278,14 +281,8 @@ pub fn seal_stream(
         camera_id: facts.camera_id.to_string(),
         sdp: facts.sdp.as_deref().unwrap_or_default().to_owned(),
     };
-    let (row, placed, block) = writer.add_stream(
-        stream_id,
-        customer.slot,
-        &key,
-        keys.commitment(),
-        &info,
-        durable_4k,
-    );
+    let (row, placed, block) =
+        writer.add_stream(stream_id, customer.slot, &key, &commitment, &info, durable_4k);
     SealedStream {
         placed,
         block,

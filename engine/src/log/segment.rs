@@ -11,6 +11,7 @@ use super::prepare::{self, CustomerKeys, Prepared};
 use super::relocate::Foreign;
 use super::{Handle, Now};
 use crate::chunk::{BUFFER_BYTES, BufferId, Pool};
+use crate::uring::Locked;
 
 /// Where a segment stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +26,8 @@ pub(super) enum Stage {
 pub struct StreamSeal {
     /// Its row in the writer's stream table.
     pub row: u32,
-    /// K_enc, expanded.
-    pub key: SealKey,
+    /// K_enc.
+    pub key: Locked<SealKey>,
 }
 
 /// One segment that is not closed yet.
