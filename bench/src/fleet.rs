@@ -6,7 +6,6 @@
 //! receiver takes what comes, on the other core; on loopback the kernel's whole way down and up is the sender's.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use anyhow::ensure;
 use clap::Args;
@@ -18,10 +17,10 @@ use crate::discard::Receiver;
 use crate::load::{Cameras, Description, Load, LoadOptions, Sent, objections};
 use crate::machine::{Cpus, Machine};
 use crate::output::{Output, progress};
+use crate::runs::{LOOK, because};
 use crate::sample::median;
 
 const SCHEMA: &str = "harborseal-bench/fleet/1";
-const LOOK: Duration = Duration::from_millis(100);
 /// How long each run sends if nothing else is asked for.
 const SECONDS: f64 = 4.0;
 /// Of the discard receiver, as the engine's default.
@@ -151,17 +150,12 @@ fn say(options: &Options, run: &Run) {
         .share
         .map_or("unpaced".to_owned(), |share| format!("paced at {share:.2}"));
     progress(format_args!(
-        "round {}/{}: {what:14} {:.3} M packets/s, {:.0} ns/packet{}{}",
+        "round {}/{}: {what:14} {:.3} M packets/s, {:.0} ns/packet{}",
         run.round,
         options.repeats,
         run.packets_per_second / 1e6,
         run.fleet.cpu_ns_per_packet,
-        if run.invalid_because.is_empty() {
-            ""
-        } else {
-            "  INVALID: "
-        },
-        run.invalid_because.join("; ")
+        because(&run.invalid_because)
     ));
 }
 

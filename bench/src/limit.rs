@@ -13,17 +13,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
-use harborseal::uring::sys;
 use harborseal_loadgen::ndr::dimension::Dim;
 use harborseal_loadgen::ndr::hunt::{Attempt, Measured, Tried};
 use harborseal_loadgen::ndr::search::{Search, Settings};
 use harborseal_loadgen::ndr::{hunt, outcome, range};
 use serde::Serialize;
 
-use crate::child::Stop;
-use crate::lab::{EngineOptions, Lab, Place, needed_bytes};
+use crate::lab::{EngineOptions, Place, needed_bytes};
 use crate::load::{Load, LoadOptions, Sent};
-use crate::machine::Machine;
 use crate::output::{Output, progress};
 use crate::runs::Site;
 use report::Report;
@@ -102,18 +99,9 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     let mut wanted = options.load.clone();
     wanted.no_gso |= options.shape == Shape::Single;
     let load = wanted.load(options.final_s)?;
-    let machine = Machine::read()?;
-    let cpus = machine.divide(1);
-    machine.warn(&cpus);
-    let stop = Stop::listen()?;
-    let lab = Lab::create(&options.place, needed_bytes(&load))?;
-    sys::pin_to_cpu(cpus.fleet)?;
     let site = Site {
-        engine: &options.engine,
-        cpus: &cpus,
-        lab: &lab,
-        stop: &stop,
         core_share: options.core_share,
+        ..Site::open(&options.engine, &options.place, 1, needed_bytes(&load))?
     };
     let start = match options.shape {
         Shape::Gso => START_GSO,
@@ -135,8 +123,8 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
         let found = searches.one(Who::Engine, round, left - 1, engine.first())?;
         engine.push(found);
     }
-    lab.remove()?;
-    let report = Report::new(options, machine, cpus, load.describe(), engine, discard);
+    site.lab.remove()?;
+    let report = Report::new(options, site.machine, site.cpus, load.describe(), engine, discard);
     options.output.write(&report.table(), &report)?;
     Ok(report.valid)
 }

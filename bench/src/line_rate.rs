@@ -14,12 +14,9 @@ mod report;
 
 use anyhow::ensure;
 use clap::Args;
-use harborseal::uring::sys;
 
-use crate::child::Stop;
-use crate::lab::{Engine, EngineOptions, Lab, Place, needed_bytes};
+use crate::lab::{Engine, EngineOptions, Place, needed_bytes};
 use crate::load::{Cameras, Load, LoadOptions};
-use crate::machine::Machine;
 use crate::output::{Output, progress};
 use crate::runs::{LOOK, SETTLE, Site};
 use crate::syscalls::{self, Counting};
@@ -53,20 +50,12 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     ensure!(options.repeats > 0, "--repeats must be at least 1");
     ensure!(options.shards > 0, "--shards must be at least 1");
     let load = options.load.load(SECONDS)?;
-    let machine = Machine::read()?;
-    let cpus = machine.divide(options.shards);
-    machine.warn(&cpus);
-    let stop = Stop::listen()?;
-    let lab = Lab::create(&options.place, needed_bytes(&load))?;
-    // The bench itself only waits; it does so where it does not disturb what is measured.
-    sys::pin_to_cpu(cpus.fleet)?;
-    let site = Site {
-        engine: &options.engine,
-        cpus: &cpus,
-        lab: &lab,
-        stop: &stop,
-        core_share: None,
-    };
+    let site = Site::open(
+        &options.engine,
+        &options.place,
+        options.shards,
+        needed_bytes(&load),
+    )?;
     let mut runs = Runs::default();
     for round in 1..=options.repeats {
         let of = options.repeats;
@@ -78,9 +67,9 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
         runs.discard.push(run);
     }
     runs.calls = counted_run(&site, &load)?;
-    let disk = crate::machine::file_system(lab.dir());
-    lab.remove()?;
-    let report = Report::new(options, &load, machine, cpus, disk, runs);
+    let disk = crate::machine::file_system(site.lab.dir());
+    site.lab.remove()?;
+    let report = Report::new(options, &load, site.machine, site.cpus, disk, runs);
     options.output.write(&report.table(), &report)?;
     Ok(report.valid)
 }
@@ -93,17 +82,17 @@ fn counted_run(site: &Site<'_>, load: &Load) -> anyhow::Result<Calls> {
     }
     let load = load.lasting(COUNTED_SECONDS)?;
     site.lab.empty()?;
-    let mut engine = Engine::start(site.lab, site.engine, &site.cpus.engine, &load, site.stop)?;
-    let counting = Counting::start(engine.pid(), site.cpus.fleet, site.stop)?;
+    let mut engine = Engine::start(&site.lab, site.engine, &site.cpus.engine, &load, &site.stop)?;
+    let counting = Counting::start(engine.pid(), site.cpus.fleet, &site.stop)?;
     let cameras = Cameras::start(&load, &[engine.listen], site.cpus.fleet)?;
     while !cameras.has_ended() {
         site.stop.sleep(LOOK)?;
         engine.look_after()?;
     }
-    cameras.finish(site.stop)?;
+    cameras.finish(&site.stop)?;
     site.stop.sleep(SETTLE)?;
-    let counted = counting.finish(site.stop)?;
-    let account = engine.stop(site.stop)?;
+    let counted = counting.finish(&site.stop)?;
+    let account = engine.stop(&site.stop)?;
     site.lab.empty()?;
     let calls = Calls::of(counted, &account)?;
     progress(format_args!("counting: {}", calls.line()));

@@ -11,16 +11,14 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::Args;
 use harborseal::config::Segment;
-use harborseal::uring::sys;
 use serde::Serialize;
 
 use crate::account;
-use crate::child::Stop;
-use crate::lab::{Engine, EngineOptions, Lab, Place, needed_bytes};
+use crate::lab::{Engine, EngineOptions, Place, needed_bytes};
 use crate::load::{Cameras, Description, Load, LoadOptions, Sent, objections};
 use crate::machine::{Cpus, Machine};
 use crate::output::{Output, progress};
-use crate::runs::{LOOK, SETTLE};
+use crate::runs::{LOOK, SETTLE, Site, because};
 
 const SCHEMA: &str = "harborseal-bench/memory/1";
 const CAMERAS: u32 = 10_000;
@@ -91,27 +89,22 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
         options.overhead_cameras > 0,
         "--overhead-cameras must be at least 1"
     );
-    let machine = Machine::read()?;
-    let cpus = machine.divide(1);
-    machine.warn(&cpus);
     let loads = loads(options)?;
     let most = loads.iter().map(needed_bytes).max().unwrap_or(0);
-    let stop = Stop::listen()?;
-    let lab = Lab::create(&options.place, most)?;
-    sys::pin_to_cpu(cpus.fleet)?;
+    let site = Site::open(&options.engine, &options.place, 1, most)?;
     let mut runs = Vec::new();
     for load in &loads {
-        let run = one(options, load, &cpus, &lab, &stop)?;
+        let run = one(&site, load)?;
         progress(format_args!("{}", line(&run)));
         runs.push(run);
     }
-    lab.remove()?;
+    site.lab.remove()?;
     let valid = runs.iter().all(|run| run.valid);
     let overheads = runs.split_off(1);
     let report = Report {
         schema: SCHEMA,
-        machine,
-        cpus,
+        machine: site.machine,
+        cpus: site.cpus,
         command: std::env::args().collect(),
         memory_limit_mib: options.engine.memory_mib,
         memory: runs.pop().context("the first run is that of memory")?,
@@ -143,9 +136,10 @@ fn loads(options: &Options) -> anyhow::Result<Vec<Load>> {
     Ok(loads)
 }
 
-fn one(options: &Options, load: &Load, cpus: &Cpus, lab: &Lab, stop: &Stop) -> anyhow::Result<Run> {
+fn one(site: &Site<'_>, load: &Load) -> anyhow::Result<Run> {
+    let Site { cpus, lab, stop, .. } = site;
     lab.empty()?;
-    let mut engine = Engine::start(lab, &options.engine, &cpus.engine, load, stop)?;
+    let mut engine = Engine::start(lab, site.engine, &cpus.engine, load, stop)?;
     let cameras = Cameras::start(load, &[engine.listen], cpus.fleet)?;
     let (mut memory, mut most) = (0, 0);
     while !cameras.has_ended() {
@@ -203,10 +197,7 @@ fn bytes_of_segments(folder: &Path) -> anyhow::Result<u64> {
 }
 
 fn line(run: &Run) -> String {
-    let invalid = match run.invalid_because.as_slice() {
-        [] => String::new(),
-        reasons => format!("  INVALID: {}", reasons.join("; ")),
-    };
+    let invalid = because(&run.invalid_because);
     format!(
         "{}: {:.0} MiB (most {:.0}), {} of {} lost, {} segments, {:.2} % beside RTP{invalid}",
         run.load,

@@ -14,11 +14,9 @@ use clap::Args;
 use harborseal::uring::sys;
 
 use crate::cgroup::Group;
-use crate::child::Stop;
-use crate::lab::{Account, Engine, EngineOptions, Lab, Place, free_port, needed_bytes};
+use crate::lab::{Account, Engine, EngineOptions, Place, free_port, needed_bytes};
 use crate::limit::{Limit, Rate, START_GSO, START_SINGLE, Searches, Who};
 use crate::load::{Cameras, Load, LoadOptions, Sent};
-use crate::machine::{Cpus, Machine};
 use crate::output::{Output, progress};
 use crate::runs::{SETTLE, Site};
 use report::{Overloaded, Report, SlowDisk, Stopped};
@@ -74,19 +72,13 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     );
     let core_share = options.core_share.or(is_root.then_some(CORE_SHARE));
     let load = options.load.load(SECONDS)?;
-    let machine = Machine::read()?;
-    let cpus = machine.divide(1);
-    machine.warn(&cpus);
-    let stop = Stop::listen()?;
-    let lab = Lab::create(&options.place, needed_bytes(&load))?;
-    sys::pin_to_cpu(cpus.fleet)?;
     let bench = Bench {
         options,
         load: &load,
-        cpus: &cpus,
-        lab: &lab,
-        stop: &stop,
-        core_share,
+        site: Site {
+            core_share,
+            ..Site::open(&options.engine, &options.place, 1, needed_bytes(&load))?
+        },
     };
     let (capacity, search) = match options.capacity {
         Some(capacity) => (capacity, None),
@@ -100,10 +92,11 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
         .slow_disk
         .map(|rate| bench.slow_disk(capacity, rate))
         .transpose()?;
-    lab.remove()?;
+    let site = bench.site;
+    site.lab.remove()?;
     let report = Report::new(
-        machine,
-        cpus,
+        site.machine,
+        site.cpus,
         load.describe(),
         (capacity, core_share, search),
         (overloaded, stopped, slow_disk),
@@ -115,10 +108,7 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
 struct Bench<'a> {
     options: &'a Options,
     load: &'a Load,
-    cpus: &'a Cpus,
-    lab: &'a Lab,
-    stop: &'a Stop,
-    core_share: Option<f64>,
+    site: Site<'a>,
 }
 
 /// An engine under watch.
@@ -131,16 +121,9 @@ struct Watched {
 impl Bench<'_> {
     /// The highest rate without loss, roughly.
     fn capacity(&self) -> anyhow::Result<(f64, Option<Limit>)> {
-        let site = Site {
-            engine: &self.options.engine,
-            cpus: self.cpus,
-            lab: self.lab,
-            stop: self.stop,
-            core_share: self.core_share,
-        };
         let searches = Searches {
             load: self.load,
-            site: &site,
+            site: &self.site,
             precision: SEARCH_PRECISION,
             final_s: TRIAL_SECONDS,
             start: if self.options.load.no_gso {
@@ -161,18 +144,18 @@ impl Bench<'_> {
     }
 
     fn start(&self, load: &Load, core_share: Option<f64>) -> anyhow::Result<Watched> {
-        self.lab.empty()?;
-        self.lab.make_sure_of(needed_bytes(load))?;
+        self.site.lab.empty()?;
+        self.site.lab.make_sure_of(needed_bytes(load))?;
         // TCP and UDP ports are apart; who takes it in between would be told by the engine.
         let control = free_port()?;
         let more = format!("\n[control]\nlisten = \"{control}\"\n");
         let engine = Engine::start_with(
-            self.lab,
-            &self.options.engine,
-            &self.cpus.engine,
+            &self.site.lab,
+            self.site.engine,
+            &self.site.cpus.engine,
             load,
             &more,
-            self.stop,
+            &self.site.stop,
         )?;
         let group = core_share.map(Group::of_cpu).transpose()?;
         if let Some(group) = &group {
@@ -201,24 +184,24 @@ impl Bench<'_> {
             Ok(())
         };
         while !cameras.has_ended() {
-            self.stop.sleep(LOOK)?;
+            self.site.stop.sleep(LOOK)?;
             look(watched)?;
         }
-        let sent = cameras.finish(self.stop)?;
+        let sent = cameras.finish(&self.site.stop)?;
         let until = Instant::now() + SETTLE;
         while Instant::now() < until {
-            self.stop.sleep(LOOK)?;
+            self.site.stop.sleep(LOOK)?;
             look(watched)?;
         }
         Ok((sent, looks))
     }
 
     fn end(&self, watched: Watched) -> anyhow::Result<Account> {
-        let account = watched.engine.stop(self.stop)?;
+        let account = watched.engine.stop(&self.site.stop)?;
         if let Some(group) = watched.group {
             group.remove()?;
         }
-        self.lab.empty()?;
+        self.site.lab.empty()?;
         Ok(account)
     }
 
@@ -233,9 +216,9 @@ impl Bench<'_> {
         let load = load
             .scaled(u32::try_from(load.streams())?, 2.0 * long_s)?
             .with([shape])?;
-        let mut watched = self.start(&load, self.core_share)?;
-        let mut cameras = Cameras::start(&load, &[watched.engine.listen], self.cpus.fleet)?;
-        let began_ns = cameras.began_ns(self.stop)?;
+        let mut watched = self.start(&load, self.site.core_share)?;
+        let mut cameras = Cameras::start(&load, &[watched.engine.listen], self.site.cpus.fleet)?;
+        let began_ns = cameras.began_ns(&self.site.stop)?;
         let (sent, looks) = self.watch(&mut watched, cameras, |_| Ok(()))?;
         let account = self.end(watched)?;
         let fell_ns = began_ns + (long_s * 1e9) as u64;
@@ -246,14 +229,14 @@ impl Bench<'_> {
     fn stopped(&self, capacity: f64) -> anyhow::Result<Stopped> {
         let load = self.load.at_rate(capacity * TOO_MUCH)?;
         let load = load.lasting(STOP_AFTER.as_secs_f64() * 2.0)?;
-        let watched = self.start(&load, self.core_share)?;
-        let mut cameras = Cameras::start(&load, &[watched.engine.listen], self.cpus.fleet)?;
-        cameras.began_ns(self.stop)?;
-        self.stop.sleep(STOP_AFTER)?;
+        let watched = self.start(&load, self.site.core_share)?;
+        let mut cameras = Cameras::start(&load, &[watched.engine.listen], self.site.cpus.fleet)?;
+        cameras.began_ns(&self.site.stop)?;
+        self.site.stop.sleep(STOP_AFTER)?;
         let dropped_by_then = watched.watch.look()?;
         let account = self.end(watched)?;
         // They go on sending to nobody, as cameras do.
-        cameras.finish(self.stop)?;
+        cameras.finish(&self.site.stop)?;
         Stopped::new(dropped_by_then, &account)
     }
 
@@ -264,17 +247,17 @@ impl Bench<'_> {
         let mut watched = self.start(&load, None)?;
         let disk = Group::of_disk()?;
         disk.take(watched.engine.pid())?;
-        let mut cameras = Cameras::start(&load, &[watched.engine.listen], self.cpus.fleet)?;
-        let began_ns = cameras.began_ns(self.stop)?;
+        let mut cameras = Cameras::start(&load, &[watched.engine.listen], self.site.cpus.fleet)?;
+        let began_ns = cameras.began_ns(&self.site.stop)?;
         let at = |share: f64| began_ns + (SLOW_SECONDS * share * 1e9) as u64;
         let (mut slowed_ns, mut freed_ns) = (None, None);
         let (sent, looks) = self.watch(&mut watched, cameras, |now_ns| {
             if slowed_ns.is_none() && now_ns >= at(SLOW_FROM) {
-                disk.slow_down(self.lab.dir(), Some(bytes_per_second))?;
+                disk.slow_down(self.site.lab.dir(), Some(bytes_per_second))?;
                 slowed_ns = Some(sys::monotonic_ns());
             }
             if freed_ns.is_none() && now_ns >= at(SLOW_TO) {
-                disk.slow_down(self.lab.dir(), None)?;
+                disk.slow_down(self.site.lab.dir(), None)?;
                 freed_ns = Some(sys::monotonic_ns());
             }
             Ok(())

@@ -21,6 +21,7 @@ use crate::lab::{EngineOptions, Lab, Place, needed_bytes};
 use crate::load::{Cameras, Description, Load, LoadOptions, objections};
 use crate::machine::{Cpus, Machine};
 use crate::output::{Output, progress};
+use crate::runs::{LOOK, because};
 use tools::Tool;
 
 const SCHEMA: &str = "harborseal-bench/peers/1";
@@ -30,7 +31,6 @@ const SECONDS: f64 = 5.0;
 const MBPS: f64 = 2.0;
 /// After the first packet until all cameras are on and the receiver has settled.
 const SETTLED: Duration = Duration::from_millis(1500);
-const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -267,19 +267,14 @@ impl Bench<'_> {
             invalid_because: objections(load, &sent),
         };
         progress(format_args!(
-            "{:12} {:5} streams: {:7.3} ms CPU per stream and second, {:6.2} MiB per stream, {} of {} lost{}{}",
+            "{:12} {:5} streams: {:7.3} ms CPU per stream and second, {:6.2} MiB per stream, {} of {} lost{}",
             self.tool.name(),
             run.streams,
             run.cpu_ms_per_stream_second,
             run.mib_per_stream,
             run.lost,
             run.sent,
-            if run.invalid_because.is_empty() {
-                ""
-            } else {
-                "  INVALID: "
-            },
-            run.invalid_because.join("; ")
+            because(&run.invalid_because)
         ));
         Ok(run)
     }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use harborseal::uring::sys;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -12,9 +13,9 @@ use crate::account::{Core, Cpu};
 use crate::cgroup::Group;
 use crate::child::Stop;
 use crate::discard::{Receiver, Taken};
-use crate::lab::{Account, Engine, EngineOptions, Lab};
+use crate::lab::{Account, Engine, EngineOptions, Lab, Place};
 use crate::load::{Cameras, Load, Sent, objections};
-use crate::machine::Cpus;
+use crate::machine::{Cpus, Machine};
 
 /// How often a running engine is looked after.
 pub const LOOK: Duration = Duration::from_millis(100);
@@ -24,17 +25,48 @@ pub const SETTLE: Duration = Duration::from_millis(1000);
 /// Where runs are made.
 pub struct Site<'a> {
     pub engine: &'a EngineOptions,
-    pub cpus: &'a Cpus,
-    pub lab: &'a Lab,
-    pub stop: &'a Stop,
+    pub machine: Machine,
+    pub cpus: Cpus,
+    pub lab: Lab,
+    pub stop: Stop,
     /// The part of its core that either receiver gets; all of it, if none is said.
     pub core_share: Option<f64>,
 }
 
-impl Site<'_> {
+impl<'a> Site<'a> {
+    /// Looks at the machine, says what will spoil the figures, makes a folder with room for `needed_bytes`, and moves to the fleet's CPU:
+    /// the bench itself only waits, and does so where it does not disturb what is measured.
+    pub fn open(
+        engine: &'a EngineOptions,
+        place: &Place,
+        shards: usize,
+        needed_bytes: u64,
+    ) -> anyhow::Result<Site<'a>> {
+        let machine = Machine::read()?;
+        let cpus = machine.divide(shards);
+        machine.warn(&cpus);
+        let stop = Stop::listen()?;
+        let lab = Lab::create(place, needed_bytes)?;
+        sys::pin_to_cpu(cpus.fleet)?;
+        Ok(Site {
+            engine,
+            machine,
+            cpus,
+            lab,
+            stop,
+            core_share: None,
+        })
+    }
+
+    /// The same site with its cores divided for another number of shards.
+    pub fn divide(&mut self, shards: usize) -> anyhow::Result<()> {
+        self.cpus = self.machine.divide(shards);
+        Ok(sys::pin_to_cpu(self.cpus.fleet)?)
+    }
+
     pub fn engine_run(&self, load: &Load) -> anyhow::Result<EngineRun> {
         self.lab.empty()?;
-        let mut engine = Engine::start(self.lab, self.engine, &self.cpus.engine, load, self.stop)?;
+        let mut engine = Engine::start(&self.lab, self.engine, &self.cpus.engine, load, &self.stop)?;
         let group = self.hold(engine.pid())?;
         let core = self.core()?;
         let cameras = Cameras::start(load, &[engine.listen], self.cpus.fleet)?;
@@ -42,9 +74,9 @@ impl Site<'_> {
             self.stop.sleep(LOOK)?;
             engine.look_after()?;
         }
-        let sent = cameras.finish(self.stop)?;
+        let sent = cameras.finish(&self.stop)?;
         self.stop.sleep(SETTLE)?;
-        let account = engine.stop(self.stop)?;
+        let account = engine.stop(&self.stop)?;
         let core = self.core()?.since(core);
         remove(group)?;
         self.lab.empty()?;
@@ -52,15 +84,15 @@ impl Site<'_> {
     }
 
     pub fn discard_run(&self, load: &Load) -> anyhow::Result<DiscardRun> {
-        let receiver = Receiver::start(&self.cpus.engine, self.engine.memory_mib, self.stop)?;
+        let receiver = Receiver::start(&self.cpus.engine, self.engine.memory_mib, &self.stop)?;
         let group = self.hold(receiver.pid())?;
         let core = self.core()?;
         let cameras = Cameras::start(load, &[receiver.listen], self.cpus.fleet)?;
         while !cameras.has_ended() {
             self.stop.sleep(LOOK)?;
         }
-        let sent = cameras.finish(self.stop)?;
-        let (taken, cpu) = receiver.stop(self.stop)?;
+        let sent = cameras.finish(&self.stop)?;
+        let (taken, cpu) = receiver.stop(&self.stop)?;
         let core = self.core()?.since(core);
         remove(group)?;
         Ok(DiscardRun::new(load, sent, taken, cpu, core))
@@ -79,6 +111,13 @@ impl Site<'_> {
     fn core(&self) -> anyhow::Result<Core> {
         Core::read(self.cpus.engine[0])
     }
+}
+
+/// What is said of the part of a core that receivers had.
+pub fn share_text(core_share: Option<f64>) -> String {
+    core_share.map_or("all of it".to_owned(), |share| {
+        format!("{share:.2} of it, by a control group")
+    })
 }
 
 fn remove(group: Option<Group>) -> anyhow::Result<()> {
@@ -254,7 +293,8 @@ fn too_short(cpu: Cpu) -> Option<String> {
     (cpu.total_ns < LEAST_NS).then(|| format!("too short: {ms} ms of CPU time in all"))
 }
 
-fn because(reasons: &[String]) -> String {
+/// What is added to a line of progress about a run that is not valid.
+pub fn because(reasons: &[String]) -> String {
     match reasons {
         [] => String::new(),
         reasons => format!("  INVALID: {}", reasons.join("; ")),

@@ -11,15 +11,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use harborseal::uring::sys;
 use serde::Serialize;
 
-use crate::child::Stop;
-use crate::lab::{EngineOptions, Lab, Place, needed_bytes};
+use crate::lab::{EngineOptions, Place, needed_bytes};
 use crate::load::{Load, LoadOptions};
-use crate::machine::{Cpus, Machine};
+use crate::machine::Machine;
 use crate::output::{Output, progress};
-use crate::runs::{DiscardRun, EngineRun, Site};
+use crate::runs::{DiscardRun, EngineRun, Site, because};
 use crate::sample::median;
 
 const SCHEMA: &str = "harborseal-bench/shapes/1";
@@ -126,27 +124,26 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     let seconds = options
         .seconds
         .unwrap_or(if options.quick { QUICK_SECONDS } else { SECONDS });
-    let machine = Machine::read()?;
-    let stop = Stop::listen()?;
     let cases = cases(options);
     let largest = cases
         .first()
         .context("--streams and --shards name at least one each")?;
-    let lab = Lab::create(&options.place, needed_bytes(&load_of(*largest, seconds)?))?;
+    let needed = needed_bytes(&load_of(*largest, seconds)?);
+    let mut site = Site::open(&options.engine, &options.place, largest.shards, needed)?;
     let mut rounds = Vec::new();
     for round in 1..=options.repeats {
         for &case in &cases {
-            let cpus = machine.divide(case.shards);
-            let run = one(options, case, (round, seconds), &cpus, (&lab, &stop))?;
+            site.divide(case.shards)?;
+            let run = one(&site, case, (round, seconds))?;
             progress(format_args!("{}", line(&run)));
             rounds.push(run);
         }
     }
-    lab.remove()?;
+    site.lab.remove()?;
     let points: Vec<Point> = cases.iter().map(|&case| point(case, &rounds)).collect();
     let report = Report {
         schema: SCHEMA,
-        machine,
+        machine: site.machine,
         command: std::env::args().collect(),
         packets_per_second: PACKETS_PER_SECOND,
         seconds,
@@ -215,22 +212,8 @@ fn load_of(case: Case, seconds: f64) -> anyhow::Result<Load> {
     options.load(seconds)
 }
 
-fn one(
-    options: &Options,
-    case: Case,
-    (round, seconds): (u32, f64),
-    cpus: &Cpus,
-    (lab, stop): (&Lab, &Stop),
-) -> anyhow::Result<Round> {
+fn one(site: &Site<'_>, case: Case, (round, seconds): (u32, f64)) -> anyhow::Result<Round> {
     let load = load_of(case, seconds)?;
-    sys::pin_to_cpu(cpus.fleet)?;
-    let site = Site {
-        engine: &options.engine,
-        cpus,
-        lab,
-        stop,
-        core_share: None,
-    };
     Ok(Round {
         case,
         round,
@@ -283,13 +266,10 @@ pub fn name(case: Case) -> String {
 
 fn line(round: &Round) -> String {
     let (engine, discard) = (&round.engine, &round.discard);
-    let invalid = match (engine.valid, discard.valid) {
-        (true, true) => String::new(),
-        _ => {
-            let mut reasons = engine.invalid_because.iter().chain(&discard.invalid_because);
-            format!("  INVALID: {}", reasons.next().map_or("", String::as_str))
-        }
-    };
+    let invalid = because(match engine.valid {
+        true => &discard.invalid_because,
+        false => &engine.invalid_because,
+    });
     format!(
         "{}, {} shard(s), {:5} streams: engine {:5.0} ns, discard {:5.0} ns{invalid}",
         name(round.case),

@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
@@ -28,17 +27,16 @@ use harborseal_bench::parts::{Admission, NullDisk, Packing, SealRates, Sealing, 
 use harborseal_segment::cipher::Backend;
 use serde::Serialize;
 
-use crate::child::Stop;
+use crate::account::Cpu;
 use crate::discard::{Receiver, Taken};
-use crate::lab::{Engine, EngineOptions, Lab, Place, needed_bytes};
+use crate::lab::{EngineOptions, Place, needed_bytes};
 use crate::load::{Cameras, Description, Load, LoadOptions, Sent, objections};
 use crate::machine::{Cpus, Machine};
 use crate::output::{Output, progress};
+use crate::runs::{EngineRun, LOOK, Site, because};
 use crate::sample::{median, spread_percent};
 use sealing::Sealed;
 
-const LOOK: Duration = Duration::from_millis(100);
-const SETTLE: Duration = Duration::from_millis(1000);
 /// How long each run sends if nothing else is asked for. With 35 runs and what is around them: under five minutes.
 const SECONDS: f64 = 4.0;
 const SCHEMA: &str = "harborseal-bench/stages/1";
@@ -301,107 +299,86 @@ struct Report {
 pub fn run(options: &Options) -> anyhow::Result<bool> {
     ensure!(options.repeats > 0, "--repeats must be at least 1");
     let load = options.load.load(SECONDS)?;
-    let machine = Machine::read()?;
-    let cpus = machine.divide(1);
-    machine.warn(&cpus);
-    let stop = Stop::listen()?;
-    let lab = Lab::create(&options.place, needed_bytes(&load))?;
-    sys::pin_to_cpu(cpus.fleet)?;
+    let site = Site::open(&options.engine, &options.place, 1, needed_bytes(&load))?;
     let (mut runs, mut sealed) = (Vec::new(), Vec::new());
     for round in 1..=options.repeats {
         for upto in Upto::ALL {
             let run = match upto {
-                Upto::Write => engine_run(&lab, options, &load, &cpus, &stop)?,
-                upto => part_run(upto, options, &load, &cpus, &stop)?,
+                Upto::Write => Run::of_engine(site.engine_run(&load)?),
+                upto => Run::of_part(upto, &load, receiver_run(&site, &load, upto, &[])?),
             };
             progress(format_args!(
-                "round {round}/{}: up to {:40} {:6.0} ns/packet{}{}",
+                "round {round}/{}: up to {:40} {:6.0} ns/packet{}",
                 options.repeats,
                 upto.stage(),
                 run.cpu_ns_per_packet,
-                if run.invalid_because.is_empty() {
-                    ""
-                } else {
-                    "  INVALID: "
-                },
-                run.invalid_because.join("; ")
+                because(&run.invalid_because)
             ));
             runs.push(run);
         }
-        let run = sealing::run(options, &load, &cpus, &stop)?;
+        let run = sealing::run(&site, &load)?;
         progress(format_args!("round {round}/{}: {}", options.repeats, run.line()));
         sealed.push(run);
     }
-    lab.remove()?;
-    let report = report(options, machine, cpus, load.describe(), runs, sealed);
+    site.lab.remove()?;
+    let report = report(options, site.machine, site.cpus, load.describe(), runs, sealed);
     options.output.write(&table(&report), &report)?;
     Ok(report.valid)
 }
 
-fn part_run(upto: Upto, options: &Options, load: &Load, cpus: &Cpus, stop: &Stop) -> anyhow::Result<Run> {
+/// A receiver up to a stage, under the load: what the cameras sent, its CPU time until they had ended, what it took.
+fn receiver_run(
+    site: &Site<'_>,
+    load: &Load,
+    upto: Upto,
+    more: &[&str],
+) -> anyhow::Result<(Sent, Cpu, Taken)> {
     let mut arguments = vec![
         "stage".to_owned(),
         format!("--upto={}", upto.argument()),
-        format!("--memory-mib={}", options.engine.memory_mib),
+        format!("--memory-mib={}", site.engine.memory_mib),
     ];
+    arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
     arguments.extend(load.arguments());
-    let receiver = Receiver::of("receiver", &cpus.engine, arguments, stop)?;
-    let cameras = Cameras::start(load, &[receiver.listen], cpus.fleet)?;
+    let receiver = Receiver::of("receiver", &site.cpus.engine, arguments, &site.stop)?;
+    let cameras = Cameras::start(load, &[receiver.listen], site.cpus.fleet)?;
     while !cameras.has_ended() {
-        stop.sleep(LOOK)?;
+        site.stop.sleep(LOOK)?;
     }
-    let fleet = cameras.finish(stop)?;
+    let fleet = cameras.finish(&site.stop)?;
     let cpu = receiver.cpu_so_far()?;
-    let (taken, _) = receiver.stop(stop)?;
-    Ok(run_of(
-        upto,
-        load,
-        fleet,
-        taken.packets,
-        cpu.total_ns,
-        BTreeMap::new(),
-    ))
+    let (taken, _) = receiver.stop(&site.stop)?;
+    Ok((fleet, cpu, taken))
 }
 
-fn engine_run(lab: &Lab, options: &Options, load: &Load, cpus: &Cpus, stop: &Stop) -> anyhow::Result<Run> {
-    lab.empty()?;
-    let mut engine = Engine::start(lab, &options.engine, &cpus.engine, load, stop)?;
-    let cameras = Cameras::start(load, &[engine.listen], cpus.fleet)?;
-    while !cameras.has_ended() {
-        stop.sleep(LOOK)?;
-        engine.look_after()?;
+impl Run {
+    fn of_part(upto: Upto, load: &Load, (fleet, cpu, taken): (Sent, Cpu, Taken)) -> Run {
+        let mut invalid_because = objections(load, &fleet);
+        if taken.packets == 0 {
+            invalid_because.push("no packet got through".to_owned());
+        }
+        Run {
+            upto,
+            sent: fleet.packets,
+            packets: taken.packets,
+            cpu_ns_per_packet: cpu.total_ns as f64 / taken.packets.max(1) as f64,
+            cpu_ns_by_thread: BTreeMap::new(),
+            fleet,
+            invalid_because,
+        }
     }
-    let fleet = cameras.finish(stop)?;
-    stop.sleep(SETTLE)?;
-    let account = engine.stop(stop)?;
-    lab.empty()?;
-    let stored = account.ledger["stored"]
-        .as_u64()
-        .context("the engine's last line has no `stored`")?;
-    let cpu_ns = account.cpu_recording.total_ns;
-    Ok(run_of(Upto::Write, load, fleet, stored, cpu_ns, account.threads))
-}
 
-fn run_of(
-    upto: Upto,
-    load: &Load,
-    fleet: Sent,
-    packets: u64,
-    cpu_ns: u64,
-    cpu_ns_by_thread: BTreeMap<String, u64>,
-) -> Run {
-    let mut invalid_because = objections(load, &fleet);
-    if packets == 0 {
-        invalid_because.push("no packet got through".to_owned());
-    }
-    Run {
-        upto,
-        sent: fleet.packets,
-        packets,
-        cpu_ns_per_packet: cpu_ns as f64 / packets.max(1) as f64,
-        cpu_ns_by_thread,
-        fleet,
-        invalid_because,
+    /// Until everything was durable, as the parts' time ends with the load.
+    fn of_engine(run: EngineRun) -> Run {
+        Run {
+            upto: Upto::Write,
+            sent: run.sent,
+            packets: run.stored,
+            cpu_ns_per_packet: run.cpu_ns_per_packet_recording,
+            cpu_ns_by_thread: run.cpu_ns_by_thread,
+            fleet: run.fleet,
+            invalid_because: run.invalid_because,
+        }
     }
 }
 

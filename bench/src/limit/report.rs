@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{Options, Shape};
 use crate::load::Description;
 use crate::machine::{Cpus, Machine};
+use crate::runs::share_text;
 use crate::sample::{median, spread_percent};
 
 const SCHEMA: &str = "harborseal-bench/limit/1";
@@ -188,9 +189,7 @@ impl Report {
         let mut line =
             |what: &str, value: String| writeln!(text, "{what:24} {value}").expect("a String takes all");
         line("load", format!("{}; {} rounds", self.load, self.repeats));
-        let share = self.core_share.map_or("all of it".to_owned(), |share| {
-            format!("{share:.2} of it, by a control group")
-        });
+        let share = share_text(self.core_share);
         line("receivers' core", share);
         line(
             "engine, no loss",

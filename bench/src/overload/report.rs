@@ -10,7 +10,7 @@ use crate::lab::Account;
 use crate::limit::Limit;
 use crate::load::{Description, Load, Sent};
 use crate::machine::{Cpus, Machine};
-use crate::runs::by_reason;
+use crate::runs::{by_reason, share_text};
 
 const SCHEMA: &str = "harborseal-bench/overload/1";
 /// Of the time of too much load: until then sockets and chunks fill.
@@ -289,9 +289,7 @@ impl Report {
         let mut line =
             |what: &str, value: String| writeln!(text, "{what:24} {value}").expect("a String takes all");
         line("load", self.load.to_string());
-        let share = self.core_share.map_or("all of it".to_owned(), |share| {
-            format!("{share:.2} of it, by a control group")
-        });
+        let share = share_text(self.core_share);
         line("engine's core", share);
         line(
             "capacity",

@@ -4,11 +4,9 @@
 use harborseal_bench::parts::SealRates;
 use serde::Serialize;
 
-use super::{LOOK, Options, Upto};
-use crate::child::Stop;
-use crate::discard::Receiver;
-use crate::load::{Cameras, Load, Sent, objections};
-use crate::machine::Cpus;
+use super::{Upto, receiver_run};
+use crate::load::{Load, Sent, objections};
+use crate::runs::{Site, because};
 use crate::sample::median;
 
 /// Fewer would be chance.
@@ -36,21 +34,8 @@ pub struct Sealed {
     runs: Vec<Run>,
 }
 
-pub fn run(options: &Options, load: &Load, cpus: &Cpus, stop: &Stop) -> anyhow::Result<Run> {
-    let mut arguments = vec![
-        "stage".to_owned(),
-        format!("--upto={}", Upto::Seal.argument()),
-        "--time-sealing".to_owned(),
-        format!("--memory-mib={}", options.engine.memory_mib),
-    ];
-    arguments.extend(load.arguments());
-    let receiver = Receiver::of("receiver", &cpus.engine, arguments, stop)?;
-    let cameras = Cameras::start(load, &[receiver.listen], cpus.fleet)?;
-    while !cameras.has_ended() {
-        stop.sleep(LOOK)?;
-    }
-    let fleet = cameras.finish(stop)?;
-    let (taken, _) = receiver.stop(stop)?;
+pub fn run(site: &Site<'_>, load: &Load) -> anyhow::Result<Run> {
+    let (fleet, _, taken) = receiver_run(site, load, Upto::Seal, &["--time-sealing"])?;
     let rates = taken.sealing.unwrap_or_default();
     let mut invalid_because = objections(load, &fleet);
     if rates.samples < SAMPLES_LEAST {
@@ -74,10 +59,7 @@ impl Run {
             encryption,
             library_hot,
         } = self.rates;
-        let invalid = match self.invalid_because.as_slice() {
-            [] => String::new(),
-            reasons => format!("  INVALID: {}", reasons.join("; ")),
-        };
+        let invalid = because(&self.invalid_because);
         format!(
             "sealing: {block:.2} GB/s, its encryption {encryption:.2}, the library alone {library_hot:.2}; {samples} samples{invalid}"
         )
