@@ -17,6 +17,8 @@ pub mod stream;
 
 pub mod chunk;
 
+pub mod audit;
+
 pub mod log;
 
 pub mod shard;

@@ -29,7 +29,8 @@ pub fn leaf_of_block(header: &Header, block: &[u8]) -> Hash {
     leaf_hash(&block[..covered])
 }
 
-fn node_hash(left: &Hash, right: &Hash) -> Hash {
+/// The hash of two subtrees joined: SHA-256(0x01 ‖ left ‖ right).
+pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     Sha256::new()
         .chain_update([1])
         .chain_update(left)
