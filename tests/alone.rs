@@ -12,7 +12,7 @@ use std::sync::Arc;
 use harborseal::chunk::Pool;
 use harborseal::ledger::Snapshot;
 use harborseal::log::keeper::KeeperSettings;
-use harborseal::log::prepare::{Chain, Order, prepare};
+use harborseal::log::prepare::{Chain, Given, Order, prepare};
 use harborseal::log::{Disk, DurablePlace, Handle, Limits, Log, Now, Outside, Request};
 use harborseal::shard::core::{Core, Datagram, Neighbours, Settings};
 use harborseal::stream::registry::{Camera, Customer, Media, Registry, Source, Stream};
@@ -131,6 +131,7 @@ impl Alone {
         let customer = Customer {
             name: "alice".into(),
             public_key: Identity::generate(&mut random).public().clone(),
+            erasable: false,
         };
         let cameras = parts.ssrcs.iter().map(|ssrc| camera(*ssrc)).collect();
         let registry = Registry::new(vec![customer], cameras);
@@ -268,7 +269,13 @@ impl Alone {
             wrap: |public, place, hint, secret, mut rng| wrap(public, place, hint, secret, &mut rng),
         };
         let created_s = self.now.real_ns / 1_000_000_000;
-        let (mut prepared, _) = prepare(order, &settings, &[&hint], created_s, &mut self.random);
+        let given = Given {
+            hints: &[&hint],
+            erase_keys: &[],
+            erasable: false,
+            created_s,
+        };
+        let (mut prepared, _) = prepare(order, &settings, given, &mut self.random);
         self.prepared += 1;
         prepared.handle = Handle(self.prepared);
         prepared.alloc_end += 1 << 30;

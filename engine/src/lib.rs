@@ -19,6 +19,8 @@ pub mod chunk;
 
 pub mod audit;
 
+pub mod keystore;
+
 pub mod log;
 
 pub mod shard;

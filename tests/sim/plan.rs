@@ -322,6 +322,7 @@ impl Plan {
         let customer = |index: usize| Customer {
             name: format!("customer {index}").into(),
             public_key: public(index),
+            erasable: false,
         };
         // A later configuration may list its customers in another order.
         let mut order: Vec<usize> = (0..self.customers).collect();

@@ -14,6 +14,7 @@ pub fn registry(ssrcs: &[u32]) -> Arc<Registry> {
     let customer = |name: &str, seed| Customer {
         name: name.into(),
         public_key: Identity::generate(&mut FixedBytes(&[seed; 64])).public().clone(),
+        erasable: false,
     };
     let media = Media {
         media_index: 0,

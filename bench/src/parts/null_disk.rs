@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use harborseal::chunk::Pool;
 use harborseal::log::keeper::KeeperSettings;
-use harborseal::log::prepare::{Chain, Order, prepare};
+use harborseal::log::prepare::{Chain, Given, Order, prepare};
 use harborseal::log::{Disk, DurablePlace, Handle, Limits, Log, Now, Outside, Request};
 use harborseal::shard::core::{Core, Datagram, Neighbours, Settings};
 use harborseal::stream::registry::Registry;
@@ -153,7 +153,13 @@ impl NullDisk {
         };
         let created_s = now.real_ns / 1_000_000_000;
         let hints = [&hints[0], &hints[1]];
-        let (mut prepared, _) = prepare(order, &settings, &hints, created_s, &mut os_random());
+        let given = Given {
+            hints: &hints,
+            erase_keys: &[],
+            erasable: false,
+            created_s,
+        };
+        let (mut prepared, _) = prepare(order, &settings, given, &mut os_random());
         prepared.alloc_end += order.alloc_bytes;
         self.core.prepared(Box::new(prepared), &mut self.disk);
     }

@@ -15,7 +15,7 @@
 //! printed.
 
 use crate::block::{BLOCK_ALIGN, BlockType, Header};
-use crate::ids::{SegmentId, StreamId};
+use crate::ids::{EraseKeyId, SegmentId, StreamId};
 use hkdf::Hkdf;
 use rand_core::CryptoRng;
 use sha2::Sha256;
@@ -44,15 +44,31 @@ impl EraseKey {
         &self.0
     }
 
+    /// A name of this key that tells nothing of it: by it a key that was destroyed is known again, should a stale copy come back.
+    pub fn id(&self) -> EraseKeyId {
+        let mut id = EraseKeyId([0; 16]);
+        self.expand(&[b"harborseal/v1/erase-key-id"], &mut id.0);
+        id
+    }
+
+    /// What a key store keeps beside the key to know that it is this key, whole, and where it belongs.
+    pub fn check(&self, place: &[u8]) -> [u8; 32] {
+        let mut check = [0; 32];
+        self.expand(&[b"harborseal/v1/erase-key-check", place], &mut check);
+        check
+    }
+
+    fn expand(&self, info: &[&[u8]], out: &mut [u8]) {
+        let prk = Hkdf::<Sha256>::from_prk(&self.0).expect("EK is as long as the hash");
+        prk.expand_multi_info(info, out)
+            .expect("32 bytes are within HKDF's bound");
+    }
+
     /// E of one slot of one segment.
     pub fn secret(&self, segment_id: &SegmentId, slot: u32) -> EraseSecret {
-        let prk = Hkdf::<Sha256>::from_prk(&self.0).expect("EK is as long as the hash");
         let mut secret = EraseSecret([0; 32]);
-        prk.expand_multi_info(
-            &[b"harborseal/v1/erase", &segment_id.0, &slot.to_le_bytes()],
-            &mut secret.0,
-        )
-        .expect("32 bytes are within HKDF's bound");
+        let info = [b"harborseal/v1/erase", &segment_id.0[..], &slot.to_le_bytes()];
+        self.expand(&info, &mut secret.0);
         secret
     }
 }

@@ -1,6 +1,6 @@
-//! The four 16-byte names of the format. Each is its own type, so that none can stand where another belongs.
+//! The four 16-byte names of the format, and one of the key store. Each is its own type, so that none can stand where another belongs.
 //!
-//! Printed and parsed as 32 lower-case hex digits. All but [`NodeId`] are random; they tell nothing about a
+//! Printed and parsed as 32 lower-case hex digits. All but [`NodeId`] and [`EraseKeyId`] are random; they tell nothing about a
 //! customer or a camera.
 
 use sha2::{Digest, Sha256};
@@ -93,6 +93,10 @@ id! {
 id! {
     /// One stream within one segment: random per segment, so that segments cannot be linked by it.
     StreamId
+}
+id! {
+    /// One erasure key, by what it comes to ([`EraseKey::id`](crate::erase::EraseKey::id)). It stands in no segment.
+    EraseKeyId
 }
 
 impl NodeId {

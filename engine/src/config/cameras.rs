@@ -60,15 +60,17 @@ fn customers<'a>(root: &'a Root<'_>) -> Result<(Vec<Customer>, HashMap<&'a str, 
             u32::try_from(found.len()).expect("a configuration file holds fewer than 2^32 customers"),
         );
         let key = section.require("public_key")?;
-        found.push((name, key, key.text()?));
+        let erasable = section.get("erasable").map_or(Ok(false), |value| value.flag())?;
+        found.push((name, key, key.text()?, erasable));
     }
-    let texts = found.iter().map(|(_, _, text)| *text).collect::<Vec<_>>();
+    let texts = found.iter().map(|(_, _, text, _)| *text).collect::<Vec<_>>();
     let keys = parse_keys(&texts);
-    let customers = found.iter().zip(keys).map(|((name, value, _), key)| {
+    let customers = found.iter().zip(keys).map(|((name, value, _, erasable), key)| {
         let public_key = key.map_err(|error| value.error(error))?;
         Ok(Customer {
             name: (*name).into(),
             public_key,
+            erasable: *erasable,
         })
     });
     Ok((customers.collect::<Result<_, _>>()?, names))

@@ -28,7 +28,7 @@ pub const KEYS: [(&str, &[&str]); 13] = [
     ("control", &["listen"]),
     ("recovery", &["rate_limit"]),
     ("seal", &["backend"]),
-    ("customer", &["name", "public_key"]),
+    ("customer", &["name", "public_key", "erasable"]),
     ("camera", &["id", "customer", "source", "ssrc", "sdp"]),
 ];
 

@@ -4,6 +4,7 @@
 //!   DATA/lock               held while an engine runs
 //!   DATA/keys/node.key      0600   the node's Ed25519 seed, 64 hex digits; made at the first start
 //!   DATA/keys/node.pub      0644   its public key, 64 hex digits: what `verify` can hold signatures against
+//!   DATA/keys/erase/        0700   erasure keys (crate::keystore)
 //!   DATA/segments/<yyyymmdd>/<id>.hseal
 //! ```
 
@@ -18,6 +19,7 @@ use rand::Rng;
 use zeroize::Zeroizing;
 
 use super::StartError;
+use crate::keystore::Keystore;
 use crate::uring::{Locked, sys};
 
 /// An engine's folder, locked.
@@ -71,6 +73,11 @@ impl Home {
             }),
             Err(TryLockError::Error(error)) => Err(failed(&path, &error)),
         }
+    }
+
+    /// The store of erasure keys.
+    pub fn keystore(&self) -> Keystore {
+        Keystore::new(&self.keys)
     }
 
     /// Reads the node's key, or makes it at the first start.

@@ -29,6 +29,7 @@ use harborseal_segment::random::os_random;
 use crate::chunk::Pool;
 use crate::config::{Config, SealBackend};
 use crate::janitor::{self, Janitor, Notice};
+use crate::keystore::Keystore;
 use crate::ledger::{Snapshot, StreamLedger};
 use crate::log::catalog::{Note, Retention};
 use crate::log::files::OsFiles;
@@ -193,7 +194,7 @@ pub fn start(config: &Config, ports: Vec<ShardPort>) -> Result<Running, StartErr
             waker,
             &janitor_notes,
             requests_of_shard,
-            &notices,
+            (home.keystore(), &notices),
         )?);
         let body = {
             let (waker, ready) = (waker.clone(), ready.clone());
@@ -394,13 +395,14 @@ fn spawn_keeper(
     waker: &Waker,
     janitor: &Sender<Note>,
     requests: Receiver<Request>,
-    notices: &Sender<Notice>,
+    (keystore, notices): (Keystore, &Sender<Notice>),
 ) -> Result<JoinHandle<()>, StartError> {
     let alarm = Alarm {
         thread: format!("keeper-{index}"),
         notices: notices.clone(),
     };
-    let keeper = Keeper::new(settings, OsFiles, Box::new(os_random()), janitor.clone());
+    let keeper =
+        Keeper::new(settings, OsFiles, Box::new(os_random()), janitor.clone()).with_erase_keys(keystore);
     let waker = waker.clone();
     spawn(&format!("keeper-{index}"), move || {
         let _alarm = alarm; // sounds when a panic drops it

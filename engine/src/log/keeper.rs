@@ -24,8 +24,9 @@ use harborseal_segment::writer::{FinishParams, SegmentWriter};
 
 use super::catalog::{ClosedSegment, Note, segment_path};
 use super::files::Files;
-use super::prepare::{Chain, Order, Prepared, Wrapping, prepare};
+use super::prepare::{Chain, Given, Order, Prepared, Wrapping, prepare};
 use super::{Handle, Request, header_of};
+use crate::keystore::{Drawn, Keystore, NewSegment};
 use crate::planted::{Planted, planted};
 use crate::stream::registry::Customer;
 use crate::uring::sys::Waker;
@@ -85,6 +86,10 @@ pub struct Keeper<F: Files> {
     janitor: Sender<Note>,
     /// The kind of failure that was reported last.
     said: Option<io::ErrorKind>,
+    /// Where erase keys come from; none where no customer can be erasable.
+    erase_keys: Option<Keystore>,
+    /// A segment of this run held erasable entries: what is relocated from it may come to stand in any later one.
+    erasable: bool,
     /// The segment closed last and its root: its successor's footer names it.
     last_closed: Option<(SegmentId, [u8; 32])>,
 }
@@ -108,8 +113,16 @@ impl<F: Files> Keeper<F> {
             hints: HashMap::new(),
             janitor,
             said: None,
+            erase_keys: None,
+            erasable: false,
             last_closed: None,
         }
+    }
+
+    /// Draws the keys of erasable customers from `store`.
+    pub fn with_erase_keys(mut self, store: Keystore) -> Self {
+        self.erase_keys = Some(store);
+        self
     }
 
     /// Works until the shard hangs up; answers through `replies` and wakes the shard after each answer.
@@ -184,7 +197,27 @@ impl<F: Files> Keeper<F> {
         let of_customer = |c: &Customer| self.hints.get(&c.public_key.to_text()).map(|(_, hint)| &**hint);
         let hints: Vec<&Hint> = order.registry.customers.iter().filter_map(of_customer).collect();
         let created_s = self.world.now_s();
-        let (mut prepared, head) = prepare(order, &self.settings, &hints, created_s, &mut *self.rng);
+        let (mut prepared, head) = loop {
+            let drawn = draw_erase_keys(&self.erase_keys, order, created_s, &mut *self.rng)?;
+            let erase_keys = drawn.as_ref().map_or(&[][..], |drawn| &drawn.keys);
+            self.erasable |= drawn.is_some();
+            let given = Given {
+                hints: &hints,
+                erase_keys,
+                erasable: self.erasable,
+                created_s,
+            };
+            let made = prepare(order, &self.settings, given, &mut *self.rng);
+            match note_slots(&self.erase_keys, drawn, &made.0, created_s)? {
+                Noted::Yes(troubles) => {
+                    troubles
+                        .into_iter()
+                        .for_each(|text| self.tell(Note::Trouble(text)));
+                    break made;
+                }
+                Noted::ErasedMeanwhile => {}
+            }
+        };
         let id = prepared.origin.segment_id;
         let path = segment_path(&self.settings.folder, &id, created_s);
         let file = self.create(&path)?;
@@ -378,6 +411,53 @@ impl<F: Files> Keeper<F> {
         // The janitor outlives every keeper; should it have died, the shard must record on regardless.
         let _ = self.janitor.send(note);
     }
+}
+
+/// EK of the erasable customers of an order; `None` if there is none.
+fn draw_erase_keys(
+    store: &Option<Keystore>,
+    order: &Order,
+    created_s: u64,
+    rng: &mut dyn CryptoRng,
+) -> io::Result<Option<Drawn>> {
+    let customers = &order.registry.customers;
+    let Some(store) = store.as_ref().filter(|_| customers.iter().any(|c| c.erasable)) else {
+        return Ok(None);
+    };
+    let names: Vec<Option<&str>> = customers.iter().map(|c| c.erasable.then_some(&*c.name)).collect();
+    Ok(Some(store.draw(created_s, &names, rng)?))
+}
+
+/// Whether the slots of a segment were noted.
+enum Noted {
+    /// They are durable, or there are none. With what a person should read.
+    Yes(Vec<String>),
+    /// The keys may be gone: the segment must be made anew.
+    ErasedMeanwhile,
+}
+
+fn note_slots(
+    store: &Option<Keystore>,
+    drawn: Option<Drawn>,
+    made: &Prepared,
+    created_s: u64,
+) -> io::Result<Noted> {
+    let Some((store, drawn)) = store.as_ref().zip(drawn) else {
+        return Ok(Noted::Yes(Vec::new()));
+    };
+    let origin = &made.origin;
+    let segment = NewSegment {
+        segment_id: origin.segment_id,
+        run_id: origin.run_id,
+        shard: origin.shard,
+        chain_seq: origin.chain_seq,
+        created_s,
+    };
+    let slots = made.customers.iter().map(|customer| customer.slot);
+    Ok(match store.note(&drawn, &segment, slots)? {
+        true => Noted::Yes(drawn.troubles),
+        false => Noted::ErasedMeanwhile,
+    })
 }
 
 /// Whether it failed for lack of space, or of quota.

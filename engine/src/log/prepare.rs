@@ -11,6 +11,7 @@ use std::sync::Arc;
 use harborseal_segment::block::{BLOCK_ALIGN, Header};
 use harborseal_segment::body::{KeyEntry, OriginBody, StreamInfo};
 use harborseal_segment::cipher::Backend;
+use harborseal_segment::erase::{EraseKey, EraseSecret};
 use harborseal_segment::identity::PublicKey;
 use harborseal_segment::ids::{RunId, SegmentId, StreamId};
 use harborseal_segment::keys::{Hint, SegmentSecret, StreamKeys, Wrap};
@@ -64,6 +65,8 @@ pub struct CustomerKeys {
     pub slot: u32,
     /// S.
     pub secret: Locked<SegmentSecret>,
+    /// E, where the slot is erasable.
+    pub erase: Option<Locked<EraseSecret>>,
     /// S and H, wrapped to the customer's key.
     pub entry: KeyEntry,
     /// Whether its KEY block stands in the segment.
@@ -114,14 +117,25 @@ pub struct SealedStream {
     pub seal: StreamSeal,
 }
 
-/// Draws secrets, wraps them and builds the first blocks. `hints` are H of each customer of the order's registry, already ratcheted to its
-/// `chain_seq`. Returns the segment (with no file yet) and its SEGMENT block, twice: the file begins with that and goes on with what is
+/// What the keeper brings to a segment from outside.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
+    /// H of each customer of the order's registry, already ratcheted to its `chain_seq`.
+    pub hints: &'a [&'a Hint],
+    /// EK of each customer, for those that are erasable. May be empty where nobody is.
+    pub erase_keys: &'a [Option<Locked<EraseKey>>],
+    /// Whether the segment may come to hold erasable entries: its own, or relocated ones of an earlier segment.
+    pub erasable: bool,
+    /// Seconds since 1970. The erase keys are those of its day.
+    pub created_s: u64,
+}
+
+/// Draws secrets, wraps them and builds the first blocks. Returns the segment (with no file yet) and its SEGMENT block, twice: the file begins with that and goes on with what is
 /// [kept](Prepared::kept). Ten thousand STREAM blocks are 40 MB with their padding, so they are never in memory all at once.
 pub fn prepare(
     order: &Order,
     settings: &KeeperSettings,
-    hints: &[&Hint],
-    created_s: u64,
+    given: Given<'_>,
     mut rng: &mut dyn CryptoRng,
 ) -> (Prepared, Vec<u8>) {
     let KeeperSettings {
@@ -135,13 +149,16 @@ pub fn prepare(
         shard: chain.shard,
         prev: order.prev.unwrap_or(SegmentId::ZERO),
         chain_seq: order.chain_seq,
-        created_s,
-        features: Features::default(),
+        created_s: given.created_s,
+        features: Features {
+            erasable: given.erasable,
+            ..Features::default()
+        },
     };
     let (mut writer, head) = SegmentWriter::new(params);
     writer.reserve(RESERVED_CHUNKS, order.streams.len() + RESERVED_STREAMS);
     let remap = remap(&order.current, &order.registry);
-    let mut customers = wrap_all(&order.registry, settings, segment_id, hints, rng);
+    let mut customers = wrap_all(&order.registry, settings, segment_id, given, rng);
 
     let mut streams: Vec<&StreamFacts> = order
         .streams
@@ -218,30 +235,39 @@ fn wrap_all(
     registry: &Registry,
     settings: &KeeperSettings,
     segment_id: SegmentId,
-    hints: &[&Hint],
+    given: Given<'_>,
     mut rng: &mut dyn CryptoRng,
 ) -> Vec<CustomerKeys> {
     let mut slots: Vec<u32> = (0..registry.customers.len() as u32).collect();
     slots.shuffle(&mut rng);
-    let of_customer = |((customer, slot), hint): ((&crate::stream::registry::Customer, u32), &&Hint)| {
+    let of_customer = |(at, (customer, slot)): (usize, (&crate::stream::registry::Customer, u32))| {
         let secret = Locked::made_by(|| SegmentSecret::generate(&mut rng));
+        let key = given.erase_keys.get(at).and_then(Option::as_ref);
+        let erase = key.map(|key| Locked::made_by(|| key.secret(&segment_id, slot)));
         let context = Wrap {
             node_id: settings.node.public().id(),
             segment_id,
             slot,
             i: 0,
             n: 1,
-            erase: None,
+            erase: erase.as_deref(),
         };
-        let entry = (settings.wrap)(&customer.public_key, &context, hint, &secret, &mut *rng);
+        let entry = (settings.wrap)(
+            &customer.public_key,
+            &context,
+            given.hints[at],
+            &secret,
+            &mut *rng,
+        );
         CustomerKeys {
             slot,
             secret,
+            erase,
             entry,
             written: false,
         }
     };
-    let customers = registry.customers.iter().zip(slots).zip(hints);
+    let customers = registry.customers.iter().zip(slots).enumerate();
     let keys = customers.map(of_customer).collect();
     // What HPKE worked with lay there, S and H among it.
     scrub_stack();
@@ -269,7 +295,10 @@ pub fn seal_stream(
     let stream_id = StreamId(random_id(rng));
     let mut commitment = [0; 32];
     let key = Locked::made_by(|| {
-        let keys = StreamKeys::derive(&segment_id, &customer.secret, &stream_id);
+        let keys = match &customer.erase {
+            None => StreamKeys::derive(&segment_id, &customer.secret, &stream_id),
+            Some(erase) => StreamKeys::derive_erasable(&segment_id, &customer.secret, erase, &stream_id),
+        };
         commitment = *keys.commitment();
         keys.seal_key(backend)
     });

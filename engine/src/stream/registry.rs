@@ -36,6 +36,8 @@ pub struct Customer {
     pub name: Box<str>,
     /// What its packets are sealed to.
     pub public_key: PublicKey,
+    /// Whether opening its footage takes a key of the node's key store too, which can be destroyed.
+    pub erasable: bool,
 }
 
 /// One camera. Has no `Debug`: its id is stored only sealed.
@@ -114,6 +116,7 @@ struct Rules {
 }
 
 /// The customers and cameras of one configuration, and the tables that admit their packets.
+#[derive(Clone)]
 pub struct Registry {
     /// In the order of the configuration.
     pub customers: Vec<Customer>,
