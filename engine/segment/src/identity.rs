@@ -154,6 +154,12 @@ impl PublicKey {
         groups.collect::<Vec<_>>().join(" ")
     }
 
+    /// Seals `text` to this key by HPKE, under `info`, which begins with a label of its own: the encapsulated key, and the ciphertext.
+    pub fn seal_to(&self, info: &[u8], text: &[u8], rng: &mut impl CryptoRng) -> (Vec<u8>, Vec<u8>) {
+        debug_assert!(info.starts_with(b"harborseal/v1/"));
+        self.kem.seal(info, text, rng)
+    }
+
     /// The KEM key alone, as it goes into HPKE: two public keys with the same one are the same recipient.
     pub fn kem_key_bytes(&self) -> &[u8] {
         &self.bytes[4..4 + self.kem.id().public_len()]
@@ -286,6 +292,11 @@ impl Identity {
 
     pub(crate) fn kem_key(&self) -> &KemSecret {
         &self.kem
+    }
+
+    /// Opens what [`PublicKey::seal_to`] sealed: `None` if it was for another key, or under another `info`.
+    pub fn open_sealed(&self, enc: &[u8], ct: &[u8], info: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.kem.open(enc, ct, info).ok().flatten()
     }
 
     /// Signs `message`, which begins with a label of its own, so that it can be taken for nothing else that this key signs.

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 
-use super::{Keystore, Store, Owner, StoreError, files};
+use super::{Keystore, Owner, Store, StoreError, files};
 
 const FOLDER: &str = "holds";
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Store, Owner, StoreError, files};
+use super::{Owner, Store, StoreError, files};
 
 const FOLDER: &str = "pending";
 

@@ -1,4 +1,4 @@
-//! Signed statements: what a customer decides, as small text files that people can read and machines can refuse.
+//! Signed statements: what a customer decides, and what a node answers for, as small text files that people can read and machines can refuse.
 //!
 //! ```text
 //! harborseal/v1/KIND            the label: what kind of statement it is, and what keeps its signature from being one of another kind
@@ -12,14 +12,19 @@
 //! signer is the right one, whether it is in force) is for each kind to say. No clock and no files in here.
 
 mod enrolment;
+mod receipt;
+mod release;
 
 pub use enrolment::{Enrolment, RECIPIENTS_MAX, ReplaceError};
+pub use receipt::Receipt;
+pub use release::{ReleaseTerms, SealedRelease};
 
 use std::str::FromStr;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use harborseal_segment::identity::{Identity, KeyError, PublicKey};
+use harborseal_segment::node::NodeKey;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -104,6 +109,19 @@ impl Draft {
     }
 }
 
+/// What only statements of nodes do.
+impl Draft {
+    fn text(&self) -> &str {
+        &self.0
+    }
+
+    fn signed_by_node(mut self, node: &NodeKey) -> String {
+        let signature = node.sign(self.0.as_bytes());
+        self.line(SIGNATURE, base64(&signature));
+        self.0
+    }
+}
+
 /// A statement's lines, taken one by one.
 struct Lines {
     /// Each line with one line feed, whatever it came with.
@@ -173,6 +191,20 @@ impl Lines {
         })
     }
 
+    /// The values of all lines from here on that have this word.
+    fn all<T>(
+        &mut self,
+        word: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, StatementError> {
+        let mut found = Vec::new();
+        while let Some(parsed) = self.optional(word).map(&parse) {
+            let line = self.taken;
+            found.push(parsed.ok_or(StatementError::Line { line, expected: word })?);
+        }
+        Ok(found)
+    }
+
     fn key(&mut self, word: &'static str) -> Result<PublicKey, StatementError> {
         let key = PublicKey::from_str(self.value(word)?);
         let line = self.taken;
@@ -202,7 +234,15 @@ impl Lines {
 }
 
 fn parse_signature(text: &str) -> Option<[u8; 64]> {
-    BASE64_URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+    parse_base64(text)?.try_into().ok()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn parse_base64(text: &str) -> Option<Vec<u8>> {
+    BASE64_URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 /// 64 lower-case hex digits.
