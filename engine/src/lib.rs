@@ -38,6 +38,8 @@ pub mod control;
 
 pub mod config;
 
+pub mod process;
+
 pub mod engine;
 
 pub mod cli;

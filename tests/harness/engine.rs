@@ -204,6 +204,13 @@ impl Engine {
         self.events()
     }
 
+    /// Waits for the process to be ended by a signal; which.
+    pub fn killed_by(&mut self) -> Option<Signal> {
+        use std::os::unix::process::ExitStatusExt;
+        let status = cli::wait(&mut self.child, BOUND)?;
+        Signal::try_from(status.signal()?).ok()
+    }
+
     /// Waits for the process to end by itself; its exit status, `None` if a signal or the bound ended it.
     pub fn end(&mut self) -> Option<i32> {
         let status = cli::wait(&mut self.child, BOUND);

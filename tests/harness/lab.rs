@@ -72,13 +72,22 @@ impl Lab {
     /// One shard on one CPU, one listen address on 127.0.0.1, small limits.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Lab {
+        Lab::with(cli::fresh_folder())
+    }
+
+    /// The same in a folder of `parent`, where others than who built this may come.
+    pub fn in_folder(parent: &Path) -> Lab {
+        Lab::with(tempfile::tempdir_in(parent).expect("a folder can be made"))
+    }
+
+    fn with(folder: tempfile::TempDir) -> Lab {
         // Tests that run beside each other take turns on the CPUs.
         static TURN: AtomicUsize = AtomicUsize::new(0);
         let cpus = allowed_cpus();
         let cpu = cpus[TURN.fetch_add(1, Ordering::Relaxed) % cpus.len()];
         let port = net::free_port_pair();
         let mut lab = Lab {
-            folder: cli::fresh_folder(),
+            folder,
             port,
             listen: vec![format!("127.0.0.1:{port}")],
             cpus: vec![cpu],

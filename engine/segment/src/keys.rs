@@ -50,6 +50,11 @@ impl SegmentSecret {
         rng.fill_bytes(&mut secret.0);
         secret
     }
+
+    /// The bytes, for whoever looks whether they were left somewhere.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 /// K_st: what opens one stream in one segment. A grant hands it over.
@@ -60,6 +65,11 @@ impl StreamSecret {
     /// As a grant or an entry of scope 1 gives it.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         StreamSecret(bytes)
+    }
+
+    /// The bytes, to be handed over.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     fn derive(
@@ -107,6 +117,11 @@ impl Hint {
         let mut hint = Hint([0; 32]);
         rng.fill_bytes(&mut hint.0);
         hint
+    }
+
+    /// The bytes, for whoever looks whether they were left somewhere.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     /// What the customer's KEY entry shows in `segment_id`.

@@ -249,7 +249,8 @@ impl SegmentWriter {
             "the KEY entries of a slot's customer stand before its streams, all of them"
         );
         self.durable_4k = durable_4k;
-        let body = info.encode();
+        let mut body = info.encode();
+        body.resize(StreamInfo::padded_len(body.len()), 0);
         let mut header = Header {
             stream_id,
             key_slot: slot,

@@ -2,6 +2,8 @@
 //!
 //! Disturbs nothing: it binds no port that is in use, leaves no file behind, and takes memory for a moment only.
 
+mod protections;
+
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -119,6 +121,7 @@ pub fn run(args: Args) -> Result<ExitStatus, CliError> {
     checks.push(memory(settings, meminfo("MemAvailable:")));
     checks.push(chunk_pool(&config));
     data_dir(&config, &mut checks);
+    checks.extend(protections::rows(&config));
     checks.push(clock());
     let backend = Backend::fastest(sys::monotonic_ns);
     checks.push(Row::ok(

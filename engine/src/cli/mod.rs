@@ -7,6 +7,8 @@
 use clap::Parser;
 use clap::error::ErrorKind;
 
+use crate::process;
+
 pub mod check;
 pub mod demo;
 pub mod enrol;
@@ -82,6 +84,8 @@ fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
 
 /// Parses the process's arguments, runs the command, prints its error if any, and returns its exit status.
 pub fn main() -> std::process::ExitCode {
+    // Before anything is read that might be secret. What the kernel refuses of it, `run` and `check` tell.
+    process::begin();
     let result = match Cli::try_parse() {
         Ok(cli) => dispatch(cli.command),
         Err(error) => refuse(&error),

@@ -1,5 +1,6 @@
 //! `harborseal run`: the daemon.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -8,11 +9,13 @@ use std::time::Duration;
 use crossbeam::channel::Receiver;
 
 use super::error::{CliError, ExitStatus};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::control::{Control, Handle, Log, Options, Ready, Reload};
-use crate::engine::{self, Levers, StartError};
+use crate::engine::{self, Levers, Running, StartError};
 use crate::janitor::Notice;
-use crate::text::counted;
+use crate::process::confine::Reach;
+use crate::process::{self, Protection};
+use crate::text::{Plain, counted};
 use crate::uring::memory::keep_heap_in_small_pages;
 
 /// Record what the cameras of a configuration send, until SIGTERM or SIGINT: the daemon.
@@ -39,24 +42,30 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     keep_heap_in_small_pages();
+    process::make_files_private();
+    let mut protections = process::begin();
     let config = Arc::new(Config::load(&args.config)?);
+    let listener = listen(config.settings.control.listen)?;
+    let opened = engine::open(&config).map_err(start_error)?;
+    // The first thread starts below: what a thread is kept from, its children are.
+    protections.extend(process::confine(&reach(&config)));
+    all_in_force(&protections, &config)?;
     let levers = Arc::new(OnceLock::new());
     let options = Options {
         shards: config.settings.shards.cpus.len() as u16,
-        listen: config.settings.control.listen,
         log: args.log,
         progress_every: PROGRESS,
     };
-    let (control, ports) = Control::start(options, reload(Arc::clone(&config), Arc::clone(&levers)))
-        .map_err(|error| {
-            let at = config
-                .settings
-                .control
-                .listen
-                .map_or_else(String::new, |address| format!(" on {address}"));
-            CliError::io(format!("cannot start the control plane{at}: {error}")).remedy("see control.listen")
-        })?;
-    let running = engine::start(&config, ports).map_err(start_error)?;
+    let reload = reload(Arc::clone(&config), Arc::clone(&levers));
+    let (control, ports) = Control::start(options, listener, reload)
+        .map_err(|error| CliError::io(format!("cannot start the control plane: {error}")))?;
+    let running = engine::start(&config, opened, ports).map_err(start_error)?;
+    protections.push(process::settle());
+    if let Err(error) = all_in_force(&protections, &config) {
+        running.levers().stop();
+        running.join();
+        return Err(error);
+    }
     // Set once, here; the closure above reads it.
     let _ = levers.set(running.levers());
     control.ready(Ready {
@@ -65,7 +74,7 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         shards: config.settings.shards.cpus.len(),
         cameras: config.registry.cameras.len(),
         customers: config.registry.customers.len(),
-        notes: running.notes.clone(),
+        notes: notes(&running, &protections),
     });
     let crier = cry(running.notices.clone(), control.handle())?;
     control.wait();
@@ -80,6 +89,50 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         return Err(CliError::io("the run did not end as it should; see above"));
     }
     Ok(ExitStatus::Ok)
+}
+
+/// Binds where figures are served, if anywhere.
+fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, CliError> {
+    let Some(address) = address else { return Ok(None) };
+    let refused = |error| {
+        CliError::io(format!("cannot start the control plane on {address}: {error}"))
+            .remedy("see control.listen")
+    };
+    TcpListener::bind(address).map(Some).map_err(refused)
+}
+
+/// What it reads and writes from now on.
+pub(super) fn reach(config: &Config) -> Reach {
+    Reach::of_engine(
+        &config.path,
+        &config.data_dir,
+        &config.folders,
+        &config.settings.process.read,
+    )
+}
+
+/// Where the configuration insists on the sandbox, what is lacking of it is an error.
+fn all_in_force(protections: &[Protection], config: &Config) -> Result<(), CliError> {
+    let lacking = protections.iter().find(|protection| !protection.in_force);
+    match lacking.filter(|_| config.settings.process.require_sandbox) {
+        None => Ok(()),
+        Some(lacking) => Err(CliError::usage(format!(
+            "process.require_sandbox is set, and {} is not in force: {}",
+            lacking.name, lacking.detail
+        ))
+        .remedy(&lacking.remedy)),
+    }
+}
+
+/// What an operator should know of this start.
+fn notes(running: &Running, protections: &[Protection]) -> Vec<String> {
+    let lacking = protections.iter().filter(|protection| !protection.in_force);
+    let told = lacking.map(
+        |Protection {
+             name, detail, remedy, ..
+         }| { format!("not fully protected: {name}: {detail}; {remedy}") },
+    );
+    running.notes.iter().cloned().chain(told).collect()
 }
 
 fn start_error(error: StartError) -> CliError {
@@ -103,7 +156,7 @@ fn start_error(error: StartError) -> CliError {
 /// SIGHUP: the whole file is read and checked before anything changes. What only a restart can change is named.
 fn reload(running: Arc<Config>, levers: Arc<OnceLock<Levers>>) -> Reload {
     Arc::new(move || {
-        let new = Config::load(&running.path).map_err(|error| error.to_string())?;
+        let new = Config::load(&running.path).map_err(|error| refused(&error))?;
         let levers = levers
             .get()
             .ok_or_else(|| "the engine is still starting".to_owned())?;
@@ -124,6 +177,18 @@ fn reload(running: Arc<Config>, levers: Arc<OnceLock<Levers>>) -> Reload {
             ),
         })
     })
+}
+
+/// Why a configuration is refused. What this process has kept itself from reading, another start could read.
+fn refused(error: &ConfigError) -> String {
+    let denied = Plain(&std::io::Error::from(std::io::ErrorKind::PermissionDenied)).to_string();
+    match error.message.contains(&denied) {
+        false => error.to_string(),
+        true => format!(
+            "{error} (once it runs it reads only the folders of the files that were named at its start: name this folder in process.read, \
+             and start it again)"
+        ),
+    }
 }
 
 /// Passes on what the janitor and failing shards have to say, until both have ended.

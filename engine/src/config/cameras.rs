@@ -10,7 +10,6 @@ use std::path::Path;
 use harborseal_segment::identity::{KeyError, PublicKey};
 
 use super::document::{ConfigError, Document, Root, Section, Value};
-use super::resolve;
 use super::sdp::{SDP_BYTES_MAX, Sdp};
 use crate::stream::registry::{
     Camera, Conflict, Customer, MAX_STREAMS_PER_CAMERA, Media, Registry, Source, Stream,
@@ -224,7 +223,7 @@ impl<'a> Descriptions<'a> {
         let parsed = if text.starts_with("v=0") {
             Sdp::parse(text).map_err(|error| value.error(error))
         } else {
-            let path = resolve(self.document.path(), text);
+            let path = self.document.file_named(text);
             let parsed = read_file(&path).and_then(|text| Sdp::parse(&text));
             parsed.map_err(|error| value.error(format_args!("{}: {error}", path.display())))
         }?;

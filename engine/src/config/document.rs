@@ -4,6 +4,8 @@
 //! at; no message quotes the name of a customer or the id of a camera (messages reach the log, those must not): lines
 //! are named instead.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -16,7 +18,7 @@ use super::nearest::nearest;
 use super::units;
 
 /// Every section and its keys. `""` is the top of the file; `customer` and `camera` may be repeated.
-pub const KEYS: [(&str, &[&str]); 13] = [
+pub const KEYS: [(&str, &[&str]); 14] = [
     ("", &["data_dir"]),
     ("listen", &["rtp", "rtcp"]),
     ("shards", &["cpus"]),
@@ -28,6 +30,7 @@ pub const KEYS: [(&str, &[&str]); 13] = [
     ("control", &["listen"]),
     ("recovery", &["rate_limit"]),
     ("seal", &["backend"]),
+    ("process", &["user", "require_sandbox", "read"]),
     ("customer", &["name", "public_key", "erasable"]),
     ("camera", &["id", "customer", "source", "ssrc", "sdp"]),
 ];
@@ -61,6 +64,8 @@ pub struct Document {
     path: PathBuf,
     text: String,
     line_starts: Vec<usize>,
+    /// Folders of the files that values name.
+    folders: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl Document {
@@ -76,6 +81,7 @@ impl Document {
             path: path.to_owned(),
             text,
             line_starts,
+            folders: RefCell::default(),
         }
     }
 
@@ -94,6 +100,20 @@ impl Document {
     /// The path that names the file in messages, and whose folder relative paths start from.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file that a value names, seen from the folder of this one. Its folder is noted: a reload reads there again.
+    pub fn file_named(&self, name: &str) -> PathBuf {
+        let file = self.path.parent().unwrap_or(Path::new("")).join(name);
+        if let Some(folder) = file.parent() {
+            self.folders.borrow_mut().insert(folder.to_owned());
+        }
+        file
+    }
+
+    /// The folders of all files named so far.
+    pub fn folders_named(&self) -> Vec<PathBuf> {
+        self.folders.borrow().iter().cloned().collect()
     }
 
     /// The line, from 1, of the byte at `at`.

@@ -37,6 +37,8 @@ pub struct Config {
     pub settings: Settings,
     /// The customers and cameras.
     pub registry: Arc<Registry>,
+    /// Where the files are that it names.
+    pub folders: Vec<PathBuf>,
 }
 
 /// What can be set, section by section. Its defaults are the defaults of the keys; `listen.rtp` has none.
@@ -62,6 +64,8 @@ pub struct Settings {
     pub recovery: Recovery,
     /// How chunks are sealed.
     pub seal: Seal,
+    /// What the process gives up.
+    pub process: Process,
 }
 
 /// `[listen]`
@@ -154,6 +158,17 @@ pub struct Seal {
     pub backend: SealBackend,
 }
 
+/// `[process]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Whom it becomes once its sockets are bound, if root started it.
+    pub user: Option<String>,
+    /// Do not start unless all of the sandbox is in force.
+    pub require_sandbox: bool,
+    /// Folders that a reload may read beside those of the configuration and of the files it names.
+    pub read: Vec<PathBuf>,
+}
+
 /// Which AES-GCM seals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SealBackend {
@@ -231,16 +246,20 @@ impl Config {
         let data_dir = root.top().require("data_dir")?;
         let data_dir = match data_dir.text()? {
             "" => return Err(data_dir.error("must name a folder")),
-            folder => resolve(path, folder),
+            folder => path.parent().unwrap_or(Path::new("")).join(folder),
         };
         let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
         let registry = cameras::parse(&document, &root)?;
-        let settings = settings::parse(&root, &registry, cpus)?;
+        let mut settings = settings::parse(&root, &registry, cpus)?;
+        for folder in &mut settings.process.read {
+            *folder = path.parent().unwrap_or(Path::new("")).join(&*folder);
+        }
         Ok(Config {
             path: path.to_owned(),
             data_dir,
             settings,
             registry: Arc::new(registry),
+            folders: document.folders_named(),
         })
     }
 
@@ -259,6 +278,7 @@ impl Config {
             ("[control]", new.control != old.control),
             ("[recovery]", new.recovery != old.recovery),
             ("[seal]", new.seal != old.seal),
+            ("[process]", new.process != old.process),
         ];
         changed
             .into_iter()
@@ -292,11 +312,6 @@ fn read(path: &Path) -> Result<String, ConfigError> {
             message: "not UTF-8 text".to_owned(),
         }
     })
-}
-
-/// `named`, seen from the folder of the configuration file at `path`.
-fn resolve(path: &Path, named: &str) -> PathBuf {
-    path.parent().unwrap_or(Path::new("")).join(named)
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! The sections that have defaults, with the bounds of every key and the arithmetic behind them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::document::{ConfigError, Root, Section, Value};
-use super::{Chunk, Commit, Control, Listen, Memory, Recovery, Retention, Rtcp, Seal, SealBackend, Segment};
+use super::{
+    Chunk, Commit, Control, Listen, Memory, Process, Recovery, Retention, Rtcp, Seal, SealBackend, Segment,
+};
 use super::{Settings, Shards, units};
 use crate::stream::registry::Registry;
 use crate::uring::sys;
@@ -56,6 +59,7 @@ pub fn parse(root: &Root<'_>, registry: &Registry, usable_cpus: &[usize]) -> Res
         control: control(root.section("control"))?,
         recovery: recovery(root.section("recovery"))?,
         seal: seal(root.section("seal"))?,
+        process: process(root.section("process"))?,
         shards,
         chunk,
     })
@@ -281,4 +285,32 @@ fn seal(section: Section<'_>) -> Result<Seal, ConfigError> {
         _ => return Err(value.error("must be \"auto\", \"aws-lc\", \"ring\" or \"aes-gcm\"")),
     };
     Ok(Seal { backend })
+}
+
+/// Relative folders are relative to the file; the caller knows where that is.
+fn process(section: Section<'_>) -> Result<Process, ConfigError> {
+    let user = match section.get("user") {
+        None => None,
+        Some(value) => match value.text()? {
+            "" => return Err(value.error("must name a user; leave it out to stay who starts it")),
+            name => Some(name.to_owned()),
+        },
+    };
+    let require_sandbox = section
+        .get("require_sandbox")
+        .map_or(Ok(false), |value| value.flag())?;
+    let mut read = Vec::new();
+    for item in section
+        .get("read")
+        .map(|value| value.items())
+        .into_iter()
+        .flatten()
+    {
+        read.push(PathBuf::from(item.text()?));
+    }
+    Ok(Process {
+        user,
+        require_sandbox,
+        read,
+    })
 }

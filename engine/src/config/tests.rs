@@ -117,7 +117,10 @@ fn every_value_is_read_with_its_unit() {
         retention = { max_age = \"7d\", max_bytes = \"1TiB\", min_free = \"10GiB\" }
         control.listen = \"[::1]:9100\"
         recovery.rate_limit = \"10MiB/s\"
-        seal.backend = \"aes-gcm\"",
+        seal.backend = \"aes-gcm\"
+        process.user = \"recorder\"
+        process.require_sandbox = true
+        process.read = [\"more\", \"/elsewhere\"]",
     );
     let config = config.map_err(|e| e.to_string()).expect("valid");
     assert_eq!(config.data_dir, Path::new("/var/lib/x"));
@@ -151,6 +154,14 @@ fn every_value_is_read_with_its_unit() {
     assert_eq!(s.control.listen, Some("[::1]:9100".parse().expect("address")));
     assert_eq!(s.recovery.rate_limit_bytes_per_s, 10 << 20);
     assert_eq!(s.seal.backend, SealBackend::AesGcm);
+    assert_eq!(
+        s.process,
+        Process {
+            user: Some("recorder".to_owned()),
+            require_sandbox: true,
+            read: vec!["conf/more".into(), "/elsewhere".into()],
+        }
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! The life of a `run`, as its command sees it:
 //!
 //! ```text
-//! let (control, ports) = Control::start(options, reload)?;    one port per shard; signals are caught from here on
+//! let (control, ports) = Control::start(options, listener, reload)?;    one port per shard; signals are caught from here on
 //! control.ready(facts);                                       sockets bound, rings armed: the ready line, sd_notify
 //! let reason = control.wait();                                until SIGTERM, SIGINT or Handle::stop
 //! let books = control.finish(snapshots, streams);             after the shards ended: the ledger, the last line
@@ -44,8 +44,6 @@ pub enum Log {
 pub struct Options {
     /// How many shards there are.
     pub shards: u16,
-    /// Where to serve HTTP, if anywhere.
-    pub listen: Option<SocketAddr>,
     /// What goes to stdout.
     pub log: Log,
     /// Time between two lines of progress.
@@ -103,9 +101,12 @@ impl Handle {
 }
 
 impl Control {
-    /// Starts the control thread. Fails if the address cannot be listened on.
-    pub fn start(options: Options, reload: Reload) -> std::io::Result<(Control, Vec<ShardPort>)> {
-        let listener = options.listen.map(TcpListener::bind).transpose()?;
+    /// Starts the control thread, to serve HTTP on `listener`, if anywhere.
+    pub fn start(
+        options: Options,
+        listener: Option<TcpListener>,
+        reload: Reload,
+    ) -> std::io::Result<(Control, Vec<ShardPort>)> {
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let (ports, inboxes) = (0..options.shards).map(connect).unzip();
         let (commands, told) = unbounded_channel();

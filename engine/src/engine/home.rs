@@ -3,7 +3,7 @@
 //! ```text
 //!   DATA/lock               held while an engine runs
 //!   DATA/keys/node.key      0600   the node's Ed25519 seed, 64 hex digits; made at the first start
-//!   DATA/keys/node.pub      0644   its public key, 64 hex digits: what `verify` can hold signatures against
+//!   DATA/keys/node.pub      0640   its public key, 64 hex digits: what `verify` can hold signatures against
 //!   DATA/keys/erase/        0700   erasure keys (crate::keystore)
 //!   DATA/segments/<yyyymmdd>/<id>.hseal
 //! ```
@@ -20,12 +20,14 @@ use zeroize::Zeroizing;
 
 use super::StartError;
 use crate::keystore::Keystore;
+use crate::process::folders::{self, Place, Verdict};
 use crate::uring::{Locked, sys};
 
 /// An engine's folder, locked.
 pub struct Home {
     /// Where segments are kept.
     pub segments: PathBuf,
+    data: PathBuf,
     keys: PathBuf,
     /// Holding it open holds the lock.
     _lock: File,
@@ -63,6 +65,7 @@ impl Home {
         match lock.try_lock() {
             Ok(()) => Ok(Home {
                 segments,
+                data: data.to_owned(),
                 keys,
                 _lock: lock,
             }),
@@ -78,6 +81,13 @@ impl Home {
     /// The store of erasure keys.
     pub fn keystore(&self) -> Keystore {
         Keystore::new(&self.keys)
+    }
+
+    /// Who else may use the folder: what is worth telling, or why it must not be used.
+    pub fn look(&self) -> Result<Vec<String>, StartError> {
+        let mut notes: Vec<String> = looked(Place::Data, &self.data)?.into_iter().collect();
+        notes.extend(looked(Place::Keys, &self.keys)?);
+        Ok(notes)
     }
 
     /// Reads the node's key, or makes it at the first start.
@@ -119,7 +129,7 @@ impl Home {
         let key = locked(&seed);
         let text = Zeroizing::new(hex(&seed[..]) + "\n");
         let made = self
-            .write_new("node.pub", 0o644, (hex(&key.public().0) + "\n").as_bytes())
+            .write_new("node.pub", 0o640, (hex(&key.public().0) + "\n").as_bytes())
             .and_then(|()| self.write_new("node.key", 0o600, text.as_bytes()));
         made.map_err(|error| {
             StartError::io(
@@ -144,6 +154,26 @@ impl Home {
         file.sync_all()?;
         fs::rename(&part, self.keys.join(name))?;
         sys::sync_directory(&self.keys)
+    }
+}
+
+/// What is worth telling of who may use `path`, or why it must not be relied on.
+pub fn looked(place: Place, path: &Path) -> Result<Option<String>, StartError> {
+    match folders::look(place, path) {
+        Ok(Verdict::Fine) => Ok(None),
+        // Of the configuration `check` tells more: a file that everybody may read is what an editor makes.
+        Ok(Verdict::Loose(..)) if place == Place::Config => Ok(None),
+        Ok(Verdict::Loose(what, remedy)) => Ok(Some(format!("{what}; `{remedy}`"))),
+        Ok(Verdict::Open(what, remedy)) => Err(StartError {
+            message: what,
+            remedy: format!("`{remedy}`"),
+            configuration: false,
+        }),
+        Err(error) => Err(StartError::io(
+            format!("cannot look at {}", path.display()),
+            &error,
+            "",
+        )),
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod home;
 pub mod memory;
+mod opened;
 mod sockets;
 
 use std::io;
@@ -48,7 +49,7 @@ use crate::uring::sys::{self, Waker};
 use crate::uring::{Ring, RingOptions, probe};
 use home::Home;
 use memory::Plan;
-use sockets::bind;
+pub use opened::{Opened, open};
 
 /// Why the engine did not start, what mends it, and whether it is the configuration's fault.
 #[derive(Debug)]
@@ -117,10 +118,14 @@ struct Plans {
     registry: Arc<Registry>,
 }
 
-/// Starts the engine. Returns once all sockets are bound and all rings are armed: packets are being taken. `ports` are the shards'
-/// ways to the control thread, one for each CPU of the configuration.
-pub fn start(config: &Config, ports: Vec<ShardPort>) -> Result<Running, StartError> {
-    let home = Home::open(&config.data_dir)?;
+/// Starts the engine. Returns once all rings are armed: packets are being taken. `ports` are the shards' ways to the control thread, one
+/// for each CPU of the configuration.
+pub fn start(config: &Config, opened: Opened, ports: Vec<ShardPort>) -> Result<Running, StartError> {
+    let Opened {
+        home,
+        sockets,
+        mut notes,
+    } = opened;
     let node = Arc::new(home.node_key()?);
     let settings = &config.settings;
     let cpus = &settings.shards.cpus;
@@ -131,8 +136,8 @@ pub fn start(config: &Config, ports: Vec<ShardPort>) -> Result<Running, StartErr
         SealBackend::Ring => Backend::Ring,
         SealBackend::AesGcm => Backend::AesGcm,
     };
-    let mut notes = vec![format!("sealing with {}", backend.name())];
-    let sockets = bind(config, cpus.len(), &mut notes)?;
+    notes.insert(0, format!("sealing with {}", backend.name()));
+    notes.extend(opened::memory_for_keys(settings.memory.allow_unlocked)?);
     let listen = sockets.addresses;
 
     let plan = Plan::new(settings.memory.limit_bytes, cpus.len());

@@ -415,6 +415,11 @@ impl Core {
         self.log.durable_bytes
     }
 
+    /// Bytes taken so far, whatever became of them.
+    pub fn received_bytes(&self) -> u64 {
+        self.books.received_bytes
+    }
+
     /// The figures as they stand.
     pub fn snapshot(&mut self, now: Now) -> &Snapshot {
         let books = &mut self.books;

@@ -47,6 +47,16 @@ impl StreamInfo {
             && self.camera_id.len().saturating_add(self.sdp.len()) <= Self::MAX_TEXT_LEN
     }
 
+    /// How long a body of `len` bytes is sealed: a camera has the same texts in every segment, and their exact length, which everybody can
+    /// read, would tell it among the others.
+    pub fn padded_len(len: usize) -> usize {
+        let most = Self::MAX_TEXT_LEN + at::SIZE;
+        len.next_power_of_two().clamp(Self::LEAST_LEN, most).max(len)
+    }
+
+    /// Room for an id and the description of a camera with two streams, as most have it.
+    const LEAST_LEN: usize = 1024;
+
     /// Panics unless [`StreamInfo::fits`].
     pub fn encode(&self) -> Vec<u8> {
         assert!(
@@ -98,6 +108,17 @@ fn text(body: &[u8], from: usize, to: usize) -> Result<String, BodyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_sealed_has_one_of_few_lengths() {
+        let lengths = [(32, 1024), (1024, 1024), (1025, 2048), (16_500, 32_768)];
+        for (len, padded) in lengths {
+            assert_eq!(StreamInfo::padded_len(len), padded);
+        }
+        let most = StreamInfo::MAX_TEXT_LEN + at::SIZE;
+        assert_eq!(StreamInfo::padded_len(most - 1), most);
+        assert_eq!(StreamInfo::padded_len(most), most);
+    }
 
     fn info() -> StreamInfo {
         StreamInfo {
