@@ -15,6 +15,7 @@
 //!
 //! An identity file is text: comment lines that begin with `#`, and one line with the secret.
 
+mod opener;
 #[cfg(test)]
 mod tests;
 
@@ -27,9 +28,11 @@ use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-pub use crate::kem::{KEM_P256, KEM_X_WING};
+pub use crate::kem::{Agreement, KEM_P256, KEM_X_WING};
+pub use opener::Opener;
 
 const SIGNING_ED25519: u16 = 1;
 const PUBLIC_PREFIX: &str = "hsp1";
@@ -224,7 +227,7 @@ impl fmt::Debug for PublicKey {
 /// A customer's private keys. Wiped when dropped; there is no way to print it but [`Identity::to_file_text`].
 pub struct Identity {
     seeds: Seeds,
-    kem: KemSecret,
+    opener: Arc<Opener>,
     public: PublicKey,
 }
 
@@ -268,21 +271,25 @@ impl Identity {
     }
 
     fn from_seeds(seeds: Seeds, kem: KemSecret) -> Self {
-        let kem_public = kem.public();
-        let signing = SigningKey::from_bytes(&seeds.signing);
-        let mut bytes = kind_bytes(kem.id()).to_vec();
-        bytes.extend_from_slice(&kem_public.to_bytes());
-        let signature = signing.sign(&signed_message(&bytes));
-        bytes.extend_from_slice(signing.verifying_key().as_bytes());
-        bytes.extend_from_slice(&signature.to_bytes());
+        let public = vouch(&SigningKey::from_bytes(&seeds.signing), kem.public());
         Identity {
             seeds,
-            kem,
-            public: PublicKey {
-                kem: kem_public,
-                bytes: bytes.into(),
-            },
+            opener: Arc::new(Opener::new(kem)),
+            public,
         }
+    }
+
+    /// The public key that has this identity's signing key and another KEM key: one in a card, or one of another program's.
+    ///
+    /// # Errors
+    /// `key` is no public key of the KEM with the HPKE id `kem`, or that is none of ours.
+    pub fn vouch_for(&self, kem: u16, key: &[u8]) -> Result<PublicKey, KeyError> {
+        let id = KemId::from_u16(kem).ok_or(KeyError::Unsupported {
+            kem,
+            signing: SIGNING_ED25519,
+        })?;
+        let key = KemPublic::parse(id, key).map_err(|_| KeyError::KemKey)?;
+        Ok(vouch(&SigningKey::from_bytes(&self.seeds.signing), key))
     }
 
     /// The public half, to be handed out.
@@ -290,8 +297,9 @@ impl Identity {
         &self.public
     }
 
-    pub(crate) fn kem_key(&self) -> &KemSecret {
-        &self.kem
+    /// What opens with it.
+    pub fn opener(&self) -> &Arc<Opener> {
+        &self.opener
     }
 
     /// Opens what [`PublicKey::seal_to`] sealed: `None` if it was for another key, or under another `info`.
@@ -320,7 +328,7 @@ impl Identity {
     /// The whole identity file: who may see it, the public key as a comment, the secret line.
     pub fn to_file_text(&self) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new([0; SECRET_LEN - CHECKSUM_LEN]);
-        bytes[..4].copy_from_slice(&kind_bytes(self.kem.id()));
+        bytes[..4].copy_from_slice(&kind_bytes(self.opener.id()));
         bytes[4..36].copy_from_slice(&self.seeds.kem);
         bytes[36..].copy_from_slice(&self.seeds.signing);
         let secret = encode(SECRET_PREFIX, &bytes[..]);
@@ -357,6 +365,16 @@ impl Identity {
         let kem = KemSecret::parse(id, &seeds.kem).map_err(|_| KeyError::KemKey)?;
         Ok(Self::from_seeds(seeds, kem))
     }
+}
+
+fn vouch(signing: &SigningKey, kem: KemPublic) -> PublicKey {
+    let mut bytes = kind_bytes(kem.id()).to_vec();
+    bytes.extend_from_slice(&kem.to_bytes());
+    let signature = signing.sign(&signed_message(&bytes));
+    bytes.extend_from_slice(signing.verifying_key().as_bytes());
+    bytes.extend_from_slice(&signature.to_bytes());
+    let bytes = bytes.into();
+    PublicKey { kem, bytes }
 }
 
 /// The four bytes that say which algorithms a key is for.

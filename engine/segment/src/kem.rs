@@ -5,6 +5,8 @@
 //!
 //! This is the only place that knows the KEMs apart. With both, the key schedule's KDF is HKDF-SHA256 and the AEAD AES-256-GCM.
 
+mod elsewhere;
+
 use hpke::aead::{Aead, AesGcm256};
 use hpke::kdf::{HkdfSha256, Kdf};
 use hpke::kem::{DhP256HkdfSha256, XWing};
@@ -96,10 +98,16 @@ impl KemPublic {
     }
 }
 
+/// The key agreement with a P-256 key that is elsewhere: takes the other side's point (SEC 1 §2.3.3, uncompressed, on the curve), gives the x-coordinate of the
+/// product (SEC 1 §3.3.1), or says why it could not.
+pub type Agreement = Box<dyn Fn(&[u8; 65]) -> Result<Zeroizing<[u8; 32]>, String> + Send + Sync>;
+
 /// A secret key. Its types wipe themselves when dropped.
 pub(crate) enum KemSecret {
     XWing(Box<<XWing as Kem>::PrivateKey>),
     P256(<DhP256HkdfSha256 as Kem>::PrivateKey),
+    /// Of P-256, in a card or an HSM, which this is the public half of.
+    Elsewhere(<DhP256HkdfSha256 as Kem>::PublicKey, Agreement),
 }
 
 impl KemSecret {
@@ -111,10 +119,14 @@ impl KemSecret {
         })
     }
 
+    pub(crate) fn elsewhere(public: &[u8; 65], agree: Agreement) -> Result<Self, BadKey> {
+        Ok(KemSecret::Elsewhere(parse(public)?, agree))
+    }
+
     pub(crate) fn id(&self) -> KemId {
         match self {
             KemSecret::XWing(_) => KemId::XWing,
-            KemSecret::P256(_) => KemId::P256,
+            KemSecret::P256(_) | KemSecret::Elsewhere(..) => KemId::P256,
         }
     }
 
@@ -122,20 +134,33 @@ impl KemSecret {
         match self {
             KemSecret::XWing(key) => KemPublic::XWing(Box::new(XWing::sk_to_pk(key))),
             KemSecret::P256(key) => KemPublic::P256(DhP256HkdfSha256::sk_to_pk(key)),
+            KemSecret::Elsewhere(public, _) => KemPublic::P256(public.clone()),
         }
     }
 
-    /// Opens what was sealed to this key under `info`: `None` if it was not.
+    /// Opens what was sealed to this key under `info`: `None` if it was not. The outer error is of a key that is elsewhere and could not be used.
     pub(crate) fn open(
         &self,
         enc: &[u8],
         ct: &[u8],
         info: &[u8],
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, BadKey> {
-        match self {
+    ) -> Result<Result<Option<Zeroizing<Vec<u8>>>, BadKey>, String> {
+        Ok(match self {
             KemSecret::XWing(key) => open::<XWing>(key, enc, ct, info),
             KemSecret::P256(key) => open::<DhP256HkdfSha256>(key, enc, ct, info),
-        }
+            KemSecret::Elsewhere(public, agree) => {
+                // What is no point of the curve is not for a card to look at.
+                let point: Result<<DhP256HkdfSha256 as Kem>::EncappedKey, BadKey> = parse(enc);
+                match (point, enc.first_chunk()) {
+                    (Ok(_), Some(enc)) => {
+                        let public = public.to_bytes();
+                        let public = public.first_chunk().expect("an uncompressed point has 65 bytes");
+                        Ok(elsewhere::open(&*agree(enc)?, enc, public, info, ct))
+                    }
+                    _ => Err(BadKey),
+                }
+            }
+        })
     }
 }
 

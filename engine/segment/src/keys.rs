@@ -23,7 +23,7 @@ mod tests;
 use crate::body::{KeyEntry, SCOPE_CUSTOMER, SCOPE_STREAM};
 use crate::cipher::{Backend, OpenKey, SealKey};
 use crate::erase::EraseSecret;
-use crate::identity::{Identity, PublicKey};
+use crate::identity::{Opener, PublicKey};
 use crate::ids::{NodeId, SegmentId, StreamId};
 use crate::kem::{AEAD_AES_256_GCM, KDF_HKDF_SHA256, KemId};
 use crate::planted::{Planted, planted};
@@ -290,7 +290,7 @@ pub enum UnwrapError {
 /// Opens an entry of `segment_id`, a segment of `node_id`. Costs a decapsulation, whether it succeeds or not: find
 /// the right entry by its hint where that is possible.
 pub fn unwrap(
-    identity: &Identity,
+    opener: &impl AsRef<Opener>,
     entry: &KeyEntry,
     node_id: &NodeId,
     segment_id: &SegmentId,
@@ -311,13 +311,12 @@ pub fn unwrap(
             scope,
         });
     };
-    let secret_key = identity.kem_key();
-    if known != secret_key.id() {
+    let opener = opener.as_ref();
+    if known != opener.id() {
         return Err(UnwrapError::NotForThisIdentity);
     }
-    let text = secret_key.open(&entry.enc, &entry.ct, &info(entry, node_id, segment_id));
     // An encapsulated key that is no point of the curve opens for nobody, so nobody can say that it is theirs.
-    let text = text.map_err(|_| UnwrapError::NotForThisIdentity)?;
+    let text = opener.open_sealed(&entry.enc, &entry.ct, &info(entry, node_id, segment_id));
     let text = text.ok_or(UnwrapError::NotForThisIdentity)?;
     let text: &[u8; 64] = text[..].try_into().map_err(|_| UnwrapError::Malformed)?;
     let hint = Hint(*text.first_chunk().expect("64 bytes hold two of 32"));

@@ -4,6 +4,7 @@
 //! Every type here that holds a key is wiped when dropped and cannot be printed.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -11,9 +12,9 @@ use crate::block::{BlockType, Header};
 use crate::body::{BodyError, ChunkHead, KeyEntry, OriginBody, StreamInfo};
 use crate::cipher::OpenKey;
 use crate::erase::{EraseSecret, Release};
-use crate::identity::Identity;
+use crate::identity::Opener;
 use crate::ids::{NodeId, RunId, SegmentId, StreamId};
-use crate::keys::{Hint, Secret, StreamKeys, UnwrapError, unwrap};
+use crate::keys::{Hint, Secret, StreamKeys, StreamSecret, UnwrapError, unwrap};
 use crate::planted::{Planted, planted};
 use crate::record::{RecordError, Records};
 use crate::scan::Block;
@@ -45,12 +46,27 @@ impl From<&OriginBody> for Origin {
     }
 }
 
-/// An identity and what it has learned: H of every chain of which it has opened a segment.
+/// The key of one stream of one segment, as a customer hands it over.
+#[derive(Clone)]
+pub struct Granted {
+    /// The segment.
+    pub segment_id: SegmentId,
+    /// The stream in it.
+    pub stream_id: StreamId,
+    /// The slot that the stream stands in.
+    pub slot: u32,
+    /// K_st. Of an erasable slot, too, it is what the chunks' key comes from, and not masked.
+    pub secret: StreamSecret,
+}
+
+/// What opens: an identity and what it has learned, H of every chain of which it has opened a segment; or what a customer granted, and nothing else.
 ///
-/// Open the segments of a chain in the order of chain_seq. Then one of them costs a decapsulation per KEY entry, about a tenth of
+/// With an identity, open the segments of a chain in the order of chain_seq. Then one of them costs a decapsulation per KEY entry, about a tenth of
 /// a millisecond each, and every later one a single decapsulation. In another order every one costs them all.
 pub struct Keyring {
-    identity: Identity,
+    /// None where only what was granted is to open.
+    opener: Option<Arc<Opener>>,
+    granted: HashMap<SegmentId, Vec<Granted>>,
     chains: HashMap<(RunId, u32), Vec<KnownHint>>,
     /// E by segment and slot.
     releases: HashMap<(SegmentId, u32), EraseSecret>,
@@ -72,6 +88,17 @@ pub struct Unlocked {
     pub erasable: bool,
     /// E of the slot, if it was released.
     pub release: Option<EraseSecret>,
+}
+
+impl From<&Granted> for Unlocked {
+    fn from(granted: &Granted) -> Self {
+        Unlocked {
+            slot: granted.slot,
+            secret: Secret::Stream(granted.stream_id, granted.secret.clone()),
+            erasable: false,
+            release: None,
+        }
+    }
 }
 
 impl Unlocked {
@@ -109,9 +136,24 @@ impl Unlocked {
 
 impl Keyring {
     /// A keyring that has not seen any segment.
-    pub fn new(identity: Identity) -> Self {
+    pub fn new(identity: impl Into<Arc<Opener>>) -> Self {
         Keyring {
-            identity,
+            opener: Some(identity.into()),
+            granted: HashMap::new(),
+            chains: HashMap::new(),
+            releases: HashMap::new(),
+        }
+    }
+
+    /// A keyring of these streams' keys alone.
+    pub fn of_granted(keys: Vec<Granted>) -> Self {
+        let mut granted: HashMap<SegmentId, Vec<Granted>> = HashMap::new();
+        for key in keys {
+            granted.entry(key.segment_id).or_default().push(key);
+        }
+        Keyring {
+            opener: None,
+            granted,
             chains: HashMap::new(),
             releases: HashMap::new(),
         }
@@ -125,11 +167,6 @@ impl Keyring {
             secret,
         } = release;
         self.releases.insert((segment_id, slot), secret);
-    }
-
-    /// The identity.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
     }
 
     /// Opens the entries that are for this identity. None at all is an ordinary answer.
@@ -147,6 +184,10 @@ impl Keyring {
         entries: &[KeyEntry],
         mut malformed: impl FnMut(usize),
     ) -> Vec<Unlocked> {
+        let Some(opener) = &self.opener else {
+            let granted = self.granted.get(&origin.segment_id);
+            return granted.into_iter().flatten().map(Unlocked::from).collect();
+        };
         let known = self.chains.entry((origin.run_id, origin.shard)).or_default();
         let mut hints = HashSet::new();
         // What was learned twice, from segments out of order, comes to the same hint here.
@@ -163,7 +204,7 @@ impl Keyring {
             let mut shown = (0..entries.len()).filter(|at| entries[*at].hint == *hint);
             let opened = shown.find_map(|at| {
                 tried[at] = true;
-                let opened = open_entry(&self.identity, &self.releases, origin, &entries[at]);
+                let opened = open_entry(opener, &self.releases, origin, &entries[at]);
                 opened.unwrap_or_else(|Malformed| {
                     malformed(at);
                     None
@@ -174,7 +215,7 @@ impl Keyring {
         }
         if missing {
             for at in (0..entries.len()).filter(|at| !tried[*at]) {
-                let opened = match open_entry(&self.identity, &self.releases, origin, &entries[at]) {
+                let opened = match open_entry(opener, &self.releases, origin, &entries[at]) {
                     Ok(opened) => opened,
                     Err(Malformed) => {
                         malformed(at);
@@ -196,12 +237,12 @@ struct Malformed;
 
 /// Opens one entry. Most are for others, and one of an unknown suite is for somebody with a newer reader.
 fn open_entry(
-    identity: &Identity,
+    opener: &Opener,
     releases: &HashMap<(SegmentId, u32), EraseSecret>,
     origin: &Origin,
     entry: &KeyEntry,
 ) -> Result<Option<(Hint, Unlocked)>, Malformed> {
-    let opened = match unwrap(identity, entry, &origin.node_id, &origin.segment_id) {
+    let opened = match unwrap(&opener, entry, &origin.node_id, &origin.segment_id) {
         Ok(opened) => opened,
         Err(UnwrapError::Malformed) => return Err(Malformed),
         Err(UnwrapError::NotForThisIdentity | UnwrapError::Unsupported { .. }) => return Ok(None),

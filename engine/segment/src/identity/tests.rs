@@ -204,3 +204,85 @@ fn fingerprints_and_audit_salts_follow_from_the_signing_key_alone() {
     assert_ne!(first.public().fingerprint(), carol().public().fingerprint());
     assert_ne!(first.audit_salt(), carol().audit_salt());
 }
+
+/// A key agreement like a card's, with Carol's scalar.
+fn card() -> Agreement {
+    use p256::elliptic_curve::ecdh::diffie_hellman;
+    Box::new(|peer| {
+        let secret = p256::SecretKey::from_slice(&[4; 32]).map_err(|why| why.to_string())?;
+        let peer = p256::PublicKey::from_sec1_bytes(peer).map_err(|why| why.to_string())?;
+        let shared = diffie_hellman(&secret.to_nonzero_scalar(), peer.as_affine());
+        Ok(Zeroizing::new((*shared.raw_secret_bytes()).into()))
+    })
+}
+
+#[test]
+fn a_key_in_a_card_opens_what_its_public_half_was_sealed_to() {
+    let carol = carol();
+    let public = carol
+        .public()
+        .kem_key_bytes()
+        .try_into()
+        .expect("an uncompressed point");
+    let opener = Opener::p256_elsewhere(public, card()).expect("on the curve");
+    assert_eq!(opener.kem_key_bytes(), carol.public().kem_key_bytes());
+    let info = b"harborseal/v1/test";
+    let (enc, ct) = carol.public().seal_to(info, b"text", &mut FixedBytes(&[7; 32]));
+    let opened = opener.open_sealed(&enc, &ct, info).expect("hers");
+    assert_eq!(opened[..], b"text"[..]);
+    // Whatever is changed, both refuse.
+    let mut changed = vec![(enc.clone(), ct.clone(), &info[..17])];
+    for at in 0..ct.len() {
+        let mut ct = ct.clone();
+        ct[at] ^= 1;
+        changed.push((enc.clone(), ct, info));
+    }
+    for at in 0..enc.len() {
+        let mut enc = enc.clone();
+        enc[at] ^= 1;
+        changed.push((enc, ct.clone(), info));
+    }
+    changed.push((enc[..64].to_vec(), ct.clone(), info));
+    changed.push((enc.clone(), Vec::new(), info));
+    for (enc, ct, info) in changed {
+        assert!(opener.open_sealed(&enc, &ct, info).is_none());
+        assert!(carol.opener().open_sealed(&enc, &ct, info).is_none());
+    }
+    assert_eq!(opener.failure(), None);
+}
+
+#[test]
+fn a_card_that_cannot_be_used_is_not_an_answer() {
+    let carol = carol();
+    let public = carol
+        .public()
+        .kem_key_bytes()
+        .try_into()
+        .expect("an uncompressed point");
+    let broken: Agreement = Box::new(|_| Err("the card was pulled".to_owned()));
+    let opener = Opener::p256_elsewhere(public, broken).expect("on the curve");
+    let (enc, ct) = carol
+        .public()
+        .seal_to(b"harborseal/v1/test", b"text", &mut FixedBytes(&[7; 32]));
+    assert!(opener.open_sealed(&enc, &ct, b"harborseal/v1/test").is_none());
+    assert_eq!(opener.failure(), Some("the card was pulled"));
+    let not_a_point = Opener::p256_elsewhere(&[4; 65], Box::new(|_| Err(String::new())));
+    assert_eq!(not_a_point.err(), Some(KeyError::KemKey));
+}
+
+#[test]
+fn an_identity_vouches_for_a_key_that_is_not_its_own() {
+    let public = alice()
+        .vouch_for(KEM_P256, carol().public().kem_key_bytes())
+        .expect("a point");
+    assert_eq!(public.signing_key(), alice().public().signing_key());
+    assert_eq!(public.kem_key_bytes(), carol().public().kem_key_bytes());
+    let read: PublicKey = public.to_text().parse().expect("genuine");
+    assert_eq!(read, public);
+    assert_eq!(alice().vouch_for(KEM_P256, &[4; 65]), Err(KeyError::KemKey));
+    let (kem, signing) = (0x0011, 1);
+    assert_eq!(
+        alice().vouch_for(kem, &[4; 65]),
+        Err(KeyError::Unsupported { kem, signing })
+    );
+}

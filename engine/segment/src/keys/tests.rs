@@ -1,6 +1,7 @@
 //! The key schedule against one computed by hand, and entries opened by whom they are for and by nobody else.
 
 use super::*;
+use crate::identity::Identity;
 use crate::random::FixedBytes;
 
 const SEGMENT: SegmentId = SegmentId([0x51; 16]);
