@@ -1,13 +1,13 @@
 //! `harborseal enrol`: makes the statement by which a node accepts a customer's key, or shows one.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use harborseal_segment::identity::{Identity, PublicKey};
 use serde::Serialize;
 
+use super::identities::{self, Unlock};
 use super::output::{self, Output, people};
-use super::{CliError, ExitStatus, fresh, instant, keygen, statements};
+use super::{CliError, ExitStatus, clock, fresh, instant, statements};
 use crate::statement::{self, Enrolment};
 
 /// Make the statement that enrols a customer's key with a node, signed by the customer; or show one.
@@ -23,32 +23,45 @@ Examples:
   harborseal enrol --identity alice.identity -o alice.enrolment
   harborseal enrol --identity alice.identity --recovery hsp1... --replaces alice.enrolment -o alice-2.enrolment
   harborseal enrol --identity new.identity --replaces alice.enrolment --previous-identity alice.identity -o alice-2.enrolment
+  harborseal enrol --kem-key age1pq1... --signing-identity alice.identity -o alice.enrolment
   harborseal enrol --show alice.enrolment")]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["identity", "show"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["identity", "kem_key", "show"]))]
 pub struct Args {
     /// The identity whose key is enrolled, as keygen made it; its signing key signs
     #[arg(long, value_name = "FILE", requires = "output")]
     identity: Option<PathBuf>,
 
+    /// Enrol this key, which opens, under the signing key of another identity: an age1pq... key, the pkcs11: URI of a key on a token, or an
+    /// identity file that holds either
+    #[arg(long, value_name = "KEY", requires_all = ["signing_identity", "output"])]
+    kem_key: Option<String>,
+
+    /// The identity that signs for --kem-key, as keygen made it
+    #[arg(long, value_name = "FILE", requires = "kem_key")]
+    signing_identity: Option<PathBuf>,
+
     /// Seal every segment to this public key too; may be given several times
-    #[arg(long, value_name = "PUBLIC_KEY", requires = "identity")]
+    #[arg(long, value_name = "PUBLIC_KEY", conflicts_with = "show")]
     recovery: Vec<String>,
 
     /// The enrolment in force, which the new one replaces
-    #[arg(long, value_name = "OLD", requires = "identity")]
+    #[arg(long, value_name = "OLD", conflicts_with = "show")]
     replaces: Option<PathBuf>,
 
-    /// The identity that signed OLD, if --identity is a new one: only the key in force can replace itself
+    /// The identity that signed OLD, if a new one signs now: only the key in force can replace itself
     #[arg(long, value_name = "FILE", requires = "replaces")]
     previous_identity: Option<PathBuf>,
 
     /// The file to write (mode 0600; an existing file is never overwritten)
-    #[arg(short, long, value_name = "FILE", requires = "identity")]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "show")]
     output: Option<PathBuf>,
 
     /// Check the enrolment in FILE and show what it says
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["identity", "output"])]
+    #[arg(long, value_name = "FILE")]
     show: Option<PathBuf>,
+
+    #[command(flatten)]
+    unlock: Unlock,
 
     #[command(flatten)]
     print: Output,
@@ -68,10 +81,10 @@ struct Shown<'a> {
 
 /// Runs the command. The fingerprint stands alone on the last line of stdout, or in the object that `--json` prints.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
-    let (path, enrolment) = match (&args.identity, &args.output, &args.show) {
-        (_, _, Some(path)) => (path, read(path)?),
-        (Some(identity), Some(path), None) => (path, make(args, identity, path)?),
-        _ => {
+    let (path, enrolment) = match (&args.output, &args.show) {
+        (_, Some(path)) => (path, read(path)?),
+        (Some(path), None) => (path, make(args, path)?),
+        (None, None) => {
             return Err(CliError::usage(
                 "enrol needs --identity FILE and -o FILE, or --show FILE",
             ));
@@ -106,22 +119,22 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     Ok(ExitStatus::Ok)
 }
 
-fn make(args: &Args, identity: &Path, path: &Path) -> Result<Enrolment, CliError> {
-    let identity = keygen::read(identity)?;
-    let recovery = args
-        .recovery
-        .iter()
-        .map(|text| recovery_key(text))
-        .collect::<Result<Vec<_>, _>>()?;
-    let made_s = now_s()?;
+fn make(args: &Args, path: &Path) -> Result<Enrolment, CliError> {
+    let (identity, public) = signer(args)?;
+    let recovery = args.recovery.iter().map(|text| recovery_key(text, &identity));
+    let recovery = recovery.collect::<Result<Vec<_>, _>>()?;
+    let made_s = clock::now_s()?;
     let text = match &args.replaces {
-        None => Enrolment::first(identity.public(), &recovery, &identity, made_s),
+        None => Enrolment::first(&public, &recovery, &identity, made_s),
         Some(old_path) => {
             let old = read(old_path)?;
-            let signed_before = args.previous_identity.as_deref().map(keygen::read).transpose()?;
-            let signer = signed_before.as_ref().unwrap_or(&identity);
+            let before = args.previous_identity.as_deref();
+            let before = before
+                .map(|path| identities::whole(path, &args.unlock))
+                .transpose()?;
+            let signer = before.as_ref().unwrap_or(&identity);
             signs_for(signer, &old, old_path)?;
-            Enrolment::next(identity.public(), &recovery, &identity, made_s, (&old, signer))
+            Enrolment::next(&public, &recovery, &identity, made_s, (&old, signer))
         }
     };
     // A statement that nobody would take is not written.
@@ -129,6 +142,19 @@ fn make(args: &Args, identity: &Path, path: &Path) -> Result<Enrolment, CliError
         Enrolment::parse(&text).map_err(|why| CliError::usage(format_args!("--recovery: {why}")))?;
     fresh::write(path, text.as_bytes())?;
     Ok(enrolment)
+}
+
+/// Who signs, and the key that is enrolled.
+fn signer(args: &Args) -> Result<(Identity, PublicKey), CliError> {
+    match (&args.identity, &args.kem_key, &args.signing_identity) {
+        (Some(path), _, _) => {
+            let identity = identities::whole(path, &args.unlock)?;
+            let public = identity.public().clone();
+            Ok((identity, public))
+        }
+        (None, Some(key), Some(signing)) => identities::vouched(key, signing, &args.unlock),
+        _ => Err(CliError::usage("--kem-key KEY needs --signing-identity FILE")),
+    }
 }
 
 fn signs_for(signer: &Identity, old: &Enrolment, path: &Path) -> Result<(), CliError> {
@@ -142,7 +168,11 @@ fn signs_for(signer: &Identity, old: &Enrolment, path: &Path) -> Result<(), CliE
     Err(refused.remedy("name it with --previous-identity FILE"))
 }
 
-fn recovery_key(text: &str) -> Result<PublicKey, CliError> {
+/// A public key of ours, or one of age's, for which the customer vouches.
+fn recovery_key(text: &str, customer: &Identity) -> Result<PublicKey, CliError> {
+    if text.starts_with("age1") {
+        return identities::age_key(text, customer, "--recovery");
+    }
     text.parse()
         .map_err(|why| CliError::usage(format_args!("--recovery: {why}")))
 }
@@ -150,12 +180,4 @@ fn recovery_key(text: &str) -> Result<PublicKey, CliError> {
 /// Reads an enrolment and checks its signature.
 pub fn read(path: &Path) -> Result<Enrolment, CliError> {
     statements::read(path, Enrolment::parse)
-}
-
-/// Now, by this machine's clock.
-pub fn now_s() -> Result<u64, CliError> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let since =
-        since.map_err(|_| CliError::usage("this machine's clock stands before 1970: set it first"))?;
-    Ok(since.as_secs())
 }

@@ -3,20 +3,15 @@
 //! An identity file is all that opens a customer's footage. It is written once, for its owner's eyes only, and never
 //! over another; what could not be written whole is removed again.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use harborseal_segment::identity::Identity;
 use harborseal_segment::random::os_random;
 use serde::Serialize;
-use zeroize::Zeroizing;
 
+use super::identities::{self, Unlock};
 use super::output::{self, Output, people};
 use super::{CliError, ExitStatus, fresh};
-
-/// Longest identity file read; ours have about 2 KiB, the rest is comments.
-const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// The arguments of `harborseal keygen`.
 #[derive(Debug, clap::Args)]
@@ -27,6 +22,7 @@ public key, as `public_key` of a [[customer]] in its configuration.
 
 Examples:
   harborseal keygen -o alice.identity
+  harborseal keygen --passphrase -o alice.identity
   harborseal keygen --public alice.identity")]
 #[command(group = clap::ArgGroup::new("what").required(true))]
 pub struct Args {
@@ -38,9 +34,16 @@ pub struct Args {
     #[arg(long, requires = "output")]
     p256: bool,
 
+    /// Put it under a passphrase, which is asked for on the terminal, or read as the options below say
+    #[arg(long, requires = "output")]
+    passphrase: bool,
+
     /// Print the public key of the identity in FILE
     #[arg(long, value_name = "FILE", group = "what")]
     public: Option<PathBuf>,
+
+    #[command(flatten)]
+    unlock: Unlock,
 
     #[command(flatten)]
     print: Output,
@@ -55,8 +58,8 @@ struct Keys<'a> {
 /// Runs the command. The public key stands alone on the last line of stdout, or in the object that `--json` prints.
 pub fn run(args: Args) -> Result<ExitStatus, CliError> {
     let (path, identity) = match (&args.output, &args.public) {
-        (Some(path), _) => (path, make(path, args.p256)?),
-        (_, Some(path)) => (path, read(path)?),
+        (Some(path), _) => (path, make(path, &args)?),
+        (_, Some(path)) => (path, identities::whole(path, &args.unlock)?),
         _ => return Err(CliError::usage("keygen needs -o FILE or --public FILE")),
     };
     let public_key = identity.public().to_text();
@@ -77,32 +80,25 @@ pub fn run(args: Args) -> Result<ExitStatus, CliError> {
     Ok(ExitStatus::Ok)
 }
 
-/// Reads an identity file. Other commands read theirs with it too.
+/// Reads an identity file; asks the terminal where it has a passphrase.
 pub fn read(path: &Path) -> Result<Identity, CliError> {
-    let failed = |error: io::Error| CliError::file("read", path, &error);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX as usize + 1));
-    let file = File::open(path).map_err(failed)?;
-    if file.metadata().map_err(failed)?.is_dir() {
-        return Err(failed(io::ErrorKind::IsADirectory.into()));
-    }
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    let text = std::str::from_utf8(&bytes)
-        .ok()
-        .filter(|text| text.len() as u64 <= FILE_BYTES_MAX);
-    let text =
-        text.ok_or_else(|| CliError::usage(format_args!("{}: not an identity file", path.display())))?;
-    Identity::from_file_text(text)
-        .map_err(|error| CliError::usage(format_args!("{}: {error}", path.display())))
+    identities::whole(path, &Unlock::default())
 }
 
-fn make(path: &Path, p256: bool) -> Result<Identity, CliError> {
-    let identity = match p256 {
+fn make(path: &Path, args: &Args) -> Result<Identity, CliError> {
+    let passphrase = match args.passphrase {
+        true => Some(identities::new_passphrase(&args.unlock)?),
+        false => None,
+    };
+    let identity = match args.p256 {
         true => Identity::generate_p256(&mut os_random()),
         false => Identity::generate(&mut os_random()),
     };
-    fresh::write(path, identity.to_file_text().as_bytes())?;
+    let mut text = identity.to_file_text();
+    if let Some(passphrase) = passphrase {
+        text = identities::protect(&text, &passphrase, &mut os_random());
+    }
+    fresh::write(path, text.as_bytes())?;
     Ok(identity)
 }
 
@@ -120,7 +116,9 @@ mod tests {
         run(Args {
             output: Some(path.to_owned()),
             p256,
+            passphrase: false,
             public: None,
+            unlock: Unlock::default(),
             print: Output::default(),
         })
     }
