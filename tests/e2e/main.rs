@@ -11,6 +11,7 @@ mod deleted_folder;
 mod demo;
 mod disk_full;
 mod enrol;
+mod grants;
 mod hostile;
 mod identity;
 mod io_errors;

@@ -17,9 +17,8 @@ use std::sync::Arc;
 use harborseal_segment::StreamId;
 use harborseal_segment::body::{ChunkRow, StreamRow};
 use harborseal_segment::head::Head;
-use harborseal_segment::identity::Identity;
 use harborseal_segment::open::{Keyring, OpenStream, Origin};
-use harborseal_segment::reader::{Segment, StreamError};
+use harborseal_segment::reader::{Segment, State, StreamError};
 use harborseal_segment::scan::ReadError;
 use harborseal_segment::source::{Access, Counted, Source, Tally};
 
@@ -96,15 +95,14 @@ struct File {
 type Found = BTreeMap<(String, u16, u32), Track>;
 
 impl Library {
-    /// Looks into every segment of `paths` with `identity`. `tick` is called after each, with its path.
+    /// Looks into every segment of `paths` with what `keyring` opens. `tick` is called after each, with its path.
     pub fn open(
         paths: &[PathBuf],
-        identity: Identity,
+        mut keyring: Keyring,
         wanted: Wanted<'_>,
         mut tick: impl FnMut(&Path),
     ) -> Self {
         let mut library = Library::default();
-        let mut keyring = Keyring::new(identity);
         let mut found = Found::new();
         for file in library.in_chain_order(paths) {
             if let Err(why) = library.look_into(&file, wanted, &mut keyring, &mut found) {
@@ -165,6 +163,7 @@ impl Library {
             let chunks = chunks.remove(&stream.stream_id);
             let part = track.part(stream, origin.unwrap_or(file.origin), created_s);
             part.add_file(&file.path, file.origin.segment_id, row);
+            part.open |= segment.state() == State::Open;
             match (wanted, chunks) {
                 (Wanted::Times, Some(chunks)) => part.add_times(&chunks),
                 (Wanted::Chunks { .. }, Some(chunks)) => part.add_chunks(chunks, segment.is_scanned()),
@@ -297,7 +296,7 @@ mod tests {
     #[test]
     fn a_track_runs_through_segments_in_the_order_of_time_whatever_the_order_of_files() {
         let (_dir, paths) = written(&[2, 0, 1].map(fixtures::closed_segment));
-        let library = Library::open(&paths, fixtures::alice(), Wanted::Times, |_| ());
+        let library = Library::open(&paths, Keyring::new(fixtures::alice()), Wanted::Times, |_| ());
         assert!(library.problems.is_empty());
         assert_eq!(
             (library.segments, library.cameras()),
@@ -316,7 +315,7 @@ mod tests {
     fn a_copy_of_a_segment_adds_nothing() {
         let segment = fixtures::closed_segment(0);
         let (_dir, paths) = written(&[segment.clone(), segment]);
-        let library = Library::open(&paths, fixtures::alice(), Wanted::Times, |_| ());
+        let library = Library::open(&paths, Keyring::new(fixtures::alice()), Wanted::Times, |_| ());
         assert_eq!(chunk_numbers(&library, "front-door", 0, u64::MAX).len(), 3);
         assert_eq!(library.tracks[0].parts[0].chunks, 3);
     }
@@ -325,7 +324,7 @@ mod tests {
     fn one_bad_file_does_not_hide_the_others() {
         let (_dir, mut paths) = written(&[fixtures::closed_segment(0), b"hello".to_vec(), vec![]]);
         paths.push("gone.hseal".into());
-        let library = Library::open(&paths, fixtures::alice(), Wanted::Times, |_| ());
+        let library = Library::open(&paths, Keyring::new(fixtures::alice()), Wanted::Times, |_| ());
         assert_eq!(library.segments, 1);
         let [problem] = &library.problems[..] else {
             panic!("one problem, and neither the empty file nor the one that is gone");
@@ -337,7 +336,7 @@ mod tests {
     #[test]
     fn nothing_is_found_for_a_stranger() {
         let (_dir, paths) = written(&[fixtures::closed_segment(0)]);
-        let library = Library::open(&paths, fixtures::eve(), Wanted::Times, |_| ());
+        let library = Library::open(&paths, Keyring::new(fixtures::eve()), Wanted::Times, |_| ());
         assert_eq!((library.segments, library.tracks.len()), (1, 0));
         assert!(library.problems.is_empty());
     }
@@ -368,7 +367,7 @@ mod tests {
         let segments = [0, 1, 2].map(|n| full_segment(n, 30));
         let tables: u64 = segments.iter().map(|(_, tables)| tables).sum();
         let (_dir, paths) = written(&segments.map(|(file, _)| file));
-        let library = Library::open(&paths, fixtures::alice(), wanted("garden"), |_| ());
+        let library = Library::open(&paths, Keyring::new(fixtures::alice()), wanted("garden"), |_| ());
         assert_eq!(library.bytes_read(), tables);
         let track = library.tracks_of("garden").next().expect("hers");
         assert!(track.has_within(BEGAN_S, BEGAN_S + 1) && !track.has_within(BEGAN_S + 20, BEGAN_S + 30));
@@ -384,7 +383,7 @@ mod tests {
         let open = whole[..whole.len() - 4096].to_vec();
         let open_len = open.len() as u64;
         let (_dir, paths) = written(&[closed, open]);
-        let library = Library::open(&paths, fixtures::alice(), Wanted::Times, |_| ());
+        let library = Library::open(&paths, Keyring::new(fixtures::alice()), Wanted::Times, |_| ());
         let chunks: Vec<u64> = library
             .tracks
             .iter()
@@ -398,7 +397,7 @@ mod tests {
             tables + 2 * 8192 + 4096 + open_len - 8192 + 3 * 4096
         );
 
-        let library = Library::open(&paths, fixtures::alice(), wanted("garden"), |_| ());
+        let library = Library::open(&paths, Keyring::new(fixtures::alice()), wanted("garden"), |_| ());
         let before = library.bytes_read();
         let track = library.tracks_of("garden").next().expect("hers");
         assert_eq!(track.chunks(0, u64::MAX).filter(Result::is_ok).count(), 20);
@@ -422,7 +421,7 @@ mod tests {
         let lying = encode_block(header, header.body(&file[chunks_at..]));
         file[chunks_at..][..lying.len()].copy_from_slice(&lying);
         let (_dir, paths) = written(&[file]);
-        let library = Library::open(&paths, fixtures::alice(), wanted("garden"), |_| ());
+        let library = Library::open(&paths, Keyring::new(fixtures::alice()), wanted("garden"), |_| ());
         let numbers = chunk_numbers(&library, "garden", 0, u64::MAX);
         assert_eq!(
             numbers,
@@ -436,7 +435,7 @@ mod tests {
         let garden_at = 8192 + 4096 + 3 * 4096 + 61_440;
         file[garden_at + 5000] ^= 1;
         let (_dir, paths) = written(&[file]);
-        let library = Library::open(&paths, fixtures::alice(), wanted("garden"), |_| ());
+        let library = Library::open(&paths, Keyring::new(fixtures::alice()), wanted("garden"), |_| ());
         let track = library.tracks_of("garden").next().expect("hers");
         let chunks: Vec<bool> = track.chunks(0, u64::MAX).map(|chunk| chunk.is_ok()).collect();
         assert_eq!(chunks, [&[false][..], &[true; 9]].concat());

@@ -1,24 +1,26 @@
 //! What `list` and `export` share: opening the footage of one identity, and saying what is wrong with it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+
+use harborseal_segment::open::Keyring;
 
 use super::error::{CliError, ExitStatus};
 use super::output::people;
-use super::{keygen, paths};
-use crate::archive::library::{Library, Part, Problem, Wanted};
-use crate::media::Stream;
+use super::{instant, paths};
+use crate::archive::library::{Library, Part, Problem, Track, Wanted};
+use crate::media::{Range, Stream};
 use crate::text::{Grouped, counted};
 
-/// Opens what the identity in the file `identity` can open of the segments that `paths` name, and looks up what is wanted of the
-/// chunks.
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// Opens what `keyring` can open of the segments that `paths` name, and looks up what is wanted of the chunks.
 ///
 /// Segments that cannot be read are told to people; they end the command only if nothing else is left.
-pub fn open(identity: &Path, paths: &[PathBuf], wanted: Wanted<'_>) -> Result<Library, CliError> {
-    let identity = keygen::read(identity)?;
+pub fn open(keyring: Keyring, paths: &[PathBuf], wanted: Wanted<'_>) -> Result<Library, CliError> {
     let found = paths::find_segments(paths)?;
     let bar = paths::progress_count("opening segments", found.segments.len() as u64);
-    let library = Library::open(&found.segments, identity, wanted, |_| bar.inc(1));
+    let library = Library::open(&found.segments, keyring, wanted, |_| bar.inc(1));
     bar.finish_and_clear();
     if library.tracks.is_empty() {
         return Err(match library.problems.first() {
@@ -70,5 +72,75 @@ pub fn stream_of(part: &Part) -> Stream {
         ssrc: info.ssrc,
         media_index: info.media_index,
         sdp: Arc::from(info.sdp.as_str()),
+    }
+}
+
+/// No such camera for whoever asks.
+pub fn unknown_camera(library: &Library, camera: &str) -> CliError {
+    let error = CliError::nothing_here(format_args!(
+        "no camera '{camera}' for this identity in these segments"
+    ));
+    error.remedy(named(&library.cameras()))
+}
+
+/// The cameras of an identity in one line, which a fleet would not fit.
+fn named(cameras: &[&str]) -> String {
+    const SHOWN: usize = 8;
+    let (shown, rest) = cameras.split_at(cameras.len().min(SHOWN));
+    match rest.len() {
+        0 => format!("this identity has: {}", shown.join(", ")),
+        more => format!(
+            "this identity has: {} and {more} more, which `list` names",
+            shown.join(", ")
+        ),
+    }
+}
+
+/// The camera is there, and has nothing of that time.
+pub fn nothing_in_range(tracks: &[&Track]) -> CliError {
+    let error = CliError::nothing_here("no packet of this camera in the range");
+    match (
+        parts(tracks).map(|p| p.first_s).min(),
+        parts(tracks).map(|p| p.last_s).max(),
+    ) {
+        (Some(first_s), Some(last_s)) => {
+            let (first, end) = (
+                instant::seconds(first_s),
+                instant::seconds(last_s.saturating_add(1)),
+            );
+            error.remedy(format_args!("it has footage from {first} to {end}"))
+        }
+        _ => error,
+    }
+}
+
+/// The seconds a range touches, both inclusive.
+pub fn whole_seconds(range: Range) -> (u64, u64) {
+    let to_s = range
+        .to_ns
+        .map_or(u64::MAX, |to_ns| to_ns.saturating_sub(1) / NS_PER_S);
+    (range.from_ns.unwrap_or(0) / NS_PER_S, to_s)
+}
+
+/// What there is of these streams.
+pub fn parts<'a>(tracks: &[&'a Track]) -> impl Iterator<Item = &'a Part> {
+    tracks
+        .iter()
+        .flat_map(|track| &track.parts)
+        .filter(|part| part.chunks > 0)
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn a_fleet_is_named_by_its_first_few_and_a_number() {
+        assert_eq!(named(&["a", "b"]), "this identity has: a, b");
+        let fleet = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+        let line = "this identity has: 0, 1, 2, 3, 4, 5, 6, 7 and 2 more, which `list` names";
+        assert_eq!(named(&fleet), line);
     }
 }

@@ -4,6 +4,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::CliError;
+use crate::media::Range;
 
 /// Nanoseconds since 1970 of `text`, given to the option `name`.
 pub fn parse(name: &str, text: &str) -> Result<u64, CliError> {
@@ -13,6 +14,20 @@ pub fn parse(name: &str, text: &str) -> Result<u64, CliError> {
     };
     let instant = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| refused(&"not an RFC 3339 time"))?;
     u64::try_from(instant.unix_timestamp_nanos()).map_err(|_| refused(&"outside of the years 1970 to 2554"))
+}
+
+/// The range between the values of --from and --to, either of which may be left out.
+pub fn range(from: Option<&str>, to: Option<&str>) -> Result<Range, CliError> {
+    let range = Range {
+        from_ns: from.map(|text| parse("--from", text)).transpose()?,
+        to_ns: to.map(|text| parse("--to", text)).transpose()?,
+    };
+    match range.from_ns.zip(range.to_ns) {
+        Some((from, to)) if from >= to => Err(CliError::usage(
+            "--from is not before --to, so the range is empty",
+        )),
+        _ => Ok(range),
+    }
 }
 
 /// An instant in UTC to the microsecond, which is how exactly arrivals are stored.

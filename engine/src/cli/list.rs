@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::error::{CliError, ExitStatus, OneLine};
+use super::opening::Opening;
 use super::output::{self, Output, people};
 use super::{footage, instant};
 use crate::archive::library::{Track, Wanted};
@@ -14,7 +15,7 @@ use crate::media::{self, Stream};
 /// Chunk times are whole seconds, and a chunk is sealed within a second: seconds this far apart have a pause between them.
 const GAP_S: u64 = 2;
 
-/// Show what a customer's identity opens: cameras, streams, codecs, times and gaps.
+/// Show what an identity opens: cameras, streams, codecs, times and gaps.
 ///
 /// Times are arrivals in UTC, in whole seconds. A gap is a time of a second or more from which nothing is stored, because the
 /// camera was silent, the engine did not run, or footage was deleted. Packets lost in between are counted by export and verify.
@@ -22,11 +23,11 @@ const GAP_S: u64 = 2;
 #[command(after_help = "\
 Examples:
   harborseal list --identity alice.identity data
-  harborseal list --identity alice.identity --json data/segments/20261123")]
+  harborseal list --identity alice.identity --json data/segments/20261123
+  harborseal list --grant front-door.grant --identity bob.identity data")]
 pub struct Args {
-    /// The customer's identity, as keygen made it
-    #[arg(long, value_name = "FILE")]
-    identity: PathBuf,
+    #[command(flatten)]
+    opening: Opening,
 
     #[command(flatten)]
     print: Output,
@@ -71,7 +72,7 @@ struct Gap {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
-    let library = footage::open(&args.identity, &args.paths, Wanted::Times)?;
+    let library = footage::open(args.opening.keyring()?.0, &args.paths, Wanted::Times)?;
     let mut listing = Listing {
         segments: library.segments,
         segment_bytes: library.segment_bytes,

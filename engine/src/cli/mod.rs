@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use crate::process;
 
 pub mod check;
+mod clock;
 pub mod demo;
 pub mod enrol;
 pub mod error;
@@ -17,10 +18,13 @@ pub mod export;
 mod findings;
 mod footage;
 mod fresh;
+pub mod grant;
+mod identities;
 pub mod inspect;
 mod instant;
 pub mod keygen;
 pub mod list;
+mod opening;
 pub mod output;
 pub mod paths;
 mod progress;
@@ -59,6 +63,7 @@ enum Command {
     /// Make a customer's identity, or show its public key
     Keygen(keygen::Args),
     Enrol(enrol::Args),
+    Grant(Box<grant::Args>),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Recover(recover::Args),
@@ -74,6 +79,7 @@ fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
         Command::Check(args) => check::run(args),
         Command::Keygen(args) => keygen::run(args),
         Command::Enrol(args) => enrol::run(&args),
+        Command::Grant(args) => grant::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),

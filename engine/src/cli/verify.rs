@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use harborseal_segment::open::Keyring;
 use harborseal_segment::reader::State;
 use harborseal_segment::verify::{Findings, Severity, What};
 use harborseal_segment::{NodeId, SegmentId};
@@ -11,9 +10,10 @@ use serde::Serialize;
 
 use super::error::{CliError, ExitStatus};
 use super::findings::{self, FindingLine};
+use super::identities::Unlock;
 use super::output::{self, Output, people};
 use super::progress::{Pace, Progress};
-use super::{keygen, paths};
+use super::{opening, paths};
 use crate::archive::find::{self, FindError};
 use crate::archive::recover::copy_path;
 use crate::archive::verify::Check;
@@ -37,6 +37,13 @@ pub struct Args {
     /// Also open every chunk that is for this identity
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
+
+    /// Open only what the customer granted in FILE to this identity
+    #[arg(long, value_name = "FILE", requires = "identity")]
+    grant: Option<PathBuf>,
+
+    #[command(flatten)]
+    unlock: Unlock,
 
     /// Accept only segments that this node wrote and signed to their end: by its id or its public key, as you noted them once. Without
     /// it, who can write to the disk could have signed everything anew with a key of his own. `inspect` shows both
@@ -131,9 +138,10 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let mut keyring = args
         .identity
         .as_deref()
-        .map(keygen::read)
-        .transpose()?
-        .map(Keyring::new);
+        .map(|identity| {
+            opening::keyring(identity, args.grant.as_deref(), &args.unlock).map(|(keyring, _)| keyring)
+        })
+        .transpose()?;
     let found = paths::find_segments(&args.paths)?;
     let mut progress = Progress::new("verifying", &found.segments, args.pace);
     let again = || {

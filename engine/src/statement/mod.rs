@@ -12,12 +12,16 @@
 //! signer is the right one, whether it is in force) is for each kind to say. No clock and no files in here.
 
 mod enrolment;
+mod grant;
 mod receipt;
 mod release;
+mod terms;
 
 pub use enrolment::{Enrolment, RECIPIENTS_MAX, ReplaceError};
+pub use grant::{CLOCK_SKEW_S, Disclosure, Grant, TimeError, UseError};
 pub use receipt::Receipt;
 pub use release::{ReleaseTerms, SealedRelease};
+pub use terms::{PURPOSE_BYTES_MAX, Terms};
 
 use std::str::FromStr;
 
@@ -268,6 +272,37 @@ fn parse_number(text: &str) -> Option<u64> {
     canonical.then(|| text.parse().ok()).flatten()
 }
 
+/// Text on one line, whatever is in it: as JSON has it (RFC 8259 §7).
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a string always has a JSON form")
+}
+
+fn parse_text(text: &str) -> Option<String> {
+    serde_json::from_str(text).ok()
+}
+
+/// Two instants of nanoseconds since 1970, the second later.
+fn span((from_ns, to_ns): (u64, u64)) -> String {
+    let shown = |unix_ns: u64| {
+        let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ns));
+        let instant = instant.expect("2^64 ns after 1970 is the year 2554, which the type holds");
+        instant
+            .format(&Rfc3339)
+            .expect("years up to 9999 have an RFC 3339 form")
+    };
+    format!("{} {}", shown(from_ns), shown(to_ns))
+}
+
+fn parse_span(text: &str) -> Option<(u64, u64)> {
+    let (from, to) = text.split_once(' ')?;
+    let parse = |text: &str| {
+        let instant = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        u64::try_from(instant.unix_timestamp_nanos()).ok()
+    };
+    let (from_ns, to_ns) = (parse(from)?, parse(to)?);
+    (from_ns < to_ns).then_some((from_ns, to_ns))
+}
+
 /// Whole seconds since 1970 as RFC 3339 in UTC.
 fn instant(unix_s: u64) -> String {
     let seconds = i64::try_from(unix_s).unwrap_or(i64::MAX);
@@ -285,6 +320,20 @@ fn parse_instant(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_and_texts_come_back_and_an_empty_span_is_none() {
+        let (from_ns, to_ns) = (1_795_000_000_250_000_000, 1_795_000_060_000_000_000);
+        assert_eq!(
+            span((from_ns, to_ns)),
+            "2026-11-18T11:06:40.25Z 2026-11-18T11:07:40Z"
+        );
+        assert_eq!(parse_span(&span((from_ns, to_ns))), Some((from_ns, to_ns)));
+        assert_eq!(parse_span(&span((to_ns, from_ns))), None);
+        let text = "two\nlines, \"quoted\", é";
+        assert_eq!(parse_text(&quoted(text)).as_deref(), Some(text));
+        assert!(!quoted(text).contains('\n'));
+    }
 
     #[test]
     fn instants_and_numbers_have_one_form_and_come_back() {

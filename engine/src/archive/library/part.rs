@@ -47,6 +47,8 @@ pub struct Part {
     numbers: Vec<(u64, u64)>,
     pub(super) files: Vec<Held>,
     created_s: u64,
+    /// One of the files has no footer: more may be recorded in it.
+    pub open: bool,
     /// One of the files is the segment of origin, so chunks missing at the beginning are missing indeed.
     pub(super) at_origin: bool,
 }
@@ -95,6 +97,7 @@ impl Track {
                 numbers: Vec::new(),
                 files: Vec::new(),
                 created_s,
+                open: false,
                 at_origin: false,
             });
         }
@@ -140,7 +143,8 @@ impl Part {
         )
     }
 
-    fn is_within(&self, from_s: u64, to_s: u64) -> bool {
+    /// Whether it may hold packets of the seconds `from_s` to `to_s`, both inclusive.
+    pub fn is_within(&self, from_s: u64, to_s: u64) -> bool {
         self.chunks > 0 && self.first_s <= to_s && self.last_s >= from_s
     }
 

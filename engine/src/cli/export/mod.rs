@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::error::{CliError, ExitStatus, Plain};
+use super::opening::Opening;
 use super::output::{self, Output, people};
 use super::{footage, instant, paths};
-use crate::archive::library::{Library, Part, Problem, Track, Wanted};
+use crate::archive::library::{Library, Problem, Track, Wanted};
 use crate::media::{self, Export, Format, Range, Report};
+use crate::statement::Grant;
 use interrupt::Interrupt;
 use merge::Merge;
 
@@ -34,15 +36,17 @@ const PROBLEMS_TOLD: usize = 20;
 Examples:
   harborseal export --identity alice.identity --camera front-door -o out.mp4 data
   harborseal export --identity alice.identity --camera front-door \\
-      --from 2026-11-23T14:00:00Z --to 2026-11-23T14:05:00Z -o out.mp4 data")]
-pub struct Args {
-    /// The customer's identity, as keygen made it
-    #[arg(long, value_name = "FILE")]
-    identity: PathBuf,
+      --from 2026-11-23T14:00:00Z --to 2026-11-23T14:05:00Z -o out.mp4 data
+  harborseal export --grant front-door.grant --identity bob.identity -o out.mp4 data
 
-    /// The camera, as `harborseal list` shows it
-    #[arg(long, value_name = "ID")]
-    camera: String,
+With --grant the range is the one that was asked for, or less. An MP4 begins at a key frame before it, hidden by its edit list.")]
+pub struct Args {
+    #[command(flatten)]
+    opening: Opening,
+
+    /// The camera, as `harborseal list` shows it; with --grant, the one that was granted
+    #[arg(long, value_name = "ID", required_unless_present = "grant")]
+    camera: Option<String>,
 
     /// Begin with what arrived at T (RFC 3339 with zone)
     #[arg(long, value_name = "T")]
@@ -86,69 +90,61 @@ struct Written<'a> {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
-    let range = range_of(args)?;
+    let range = instant::range(args.from.as_deref(), args.to.as_deref())?;
     // A wrong extension should not cost a search through the archive.
     let format = Format::of(&args.output).map_err(media_error)?;
-    let (first_s, to_s) = whole_seconds(range);
+    let (keyring, grant) = args.opening.keyring()?;
+    let (camera, range) = match &grant {
+        None => (args.camera.as_deref().unwrap_or_default(), range),
+        Some(grant) => within(grant, args.camera.as_deref(), range)?,
+    };
+    let (first_s, to_s) = footage::whole_seconds(range);
     let wanted = Wanted::Chunks {
-        camera_id: &args.camera,
+        camera_id: camera,
         from_s: first_s.saturating_sub(look_back_s(format, 0)),
         to_s,
     };
-    let library = footage::open(&args.identity, &args.paths, wanted)?;
-    let tracks: Vec<&Track> = library.tracks_of(&args.camera).collect();
+    let library = footage::open(keyring, &args.paths, wanted)?;
+    let tracks: Vec<&Track> = library.tracks_of(camera).collect();
     if tracks.is_empty() {
-        return Err(unknown_camera(&library, &args.camera));
+        return Err(footage::unknown_camera(&library, camera));
     }
     if !holds(&tracks, range) {
-        return Err(nothing_in_range(&tracks));
+        return Err(footage::nothing_in_range(&tracks));
     }
     let (report, problems) = write(&args.output, &tracks, range)?;
-    tell(args, &library, &report, &problems)?;
+    tell(args, camera, &library, &report, &problems)?;
     Ok(footage::status_after(library.problems.iter().chain(&problems)))
 }
 
-fn range_of(args: &Args) -> Result<Range, CliError> {
-    let parse = |name, text: &Option<String>| text.as_deref().map(|t| instant::parse(name, t)).transpose();
+/// The camera and range of a grant, or the part of that range that is asked for. More than was granted is refused, although its keys may open more.
+fn within<'a>(grant: &'a Grant, camera: Option<&str>, range: Range) -> Result<(&'a str, Range), CliError> {
+    let granted = &grant.terms.camera;
+    if let Some(camera) = camera.filter(|camera| camera != granted) {
+        return Err(CliError::nothing_here(format_args!(
+            "the grant is for camera '{granted}', not for '{camera}'"
+        )));
+    }
+    let (first_ns, end_ns) = grant.disclosure.asked_ns;
+    let (from_ns, to_ns) = (range.from_ns.unwrap_or(first_ns), range.to_ns.unwrap_or(end_ns));
+    if from_ns < first_ns || to_ns > end_ns || from_ns >= to_ns {
+        return Err(CliError::nothing_here(format_args!(
+            "the grant is for the time from {} to {}, and more was asked for",
+            instant::exact(first_ns),
+            instant::exact(end_ns)
+        )));
+    }
     let range = Range {
-        from_ns: parse("--from", &args.from)?,
-        to_ns: parse("--to", &args.to)?,
+        from_ns: Some(from_ns),
+        to_ns: Some(to_ns),
     };
-    match range {
-        Range {
-            from_ns: Some(from),
-            to_ns: Some(to),
-        } if from >= to => Err(CliError::usage(
-            "--from is not before --to, so the range is empty",
-        )),
-        range => Ok(range),
-    }
-}
-
-fn unknown_camera(library: &Library, camera: &str) -> CliError {
-    let error = CliError::nothing_here(format_args!(
-        "no camera '{camera}' for this identity in these segments"
-    ));
-    error.remedy(named(&library.cameras()))
-}
-
-/// The cameras of an identity in one line, which a fleet would not fit.
-fn named(cameras: &[&str]) -> String {
-    const SHOWN: usize = 8;
-    let (shown, rest) = cameras.split_at(cameras.len().min(SHOWN));
-    match rest.len() {
-        0 => format!("this identity has: {}", shown.join(", ")),
-        more => format!(
-            "this identity has: {} and {more} more, which `list` names",
-            shown.join(", ")
-        ),
-    }
+    Ok((granted, range))
 }
 
 /// Whether any packet arrived in the range. Looked up first, so that a range without footage does not send the search for a key
 /// frame through the whole archive. Chunks are opened for it only if no header can tell: at the ends of the range, inside a second.
 fn holds(tracks: &[&Track], range: Range) -> bool {
-    let (from_s, to_s) = whole_seconds(range);
+    let (from_s, to_s) = footage::whole_seconds(range);
     let inside_from_s = range.from_ns.unwrap_or(0).div_ceil(NS_PER_S);
     let inside_end_s = range.to_ns.map_or(u64::MAX, |to_ns| to_ns / NS_PER_S);
     let whole_inside = inside_from_s..inside_end_s;
@@ -167,31 +163,6 @@ fn holds(tracks: &[&Track], range: Range) -> bool {
     chunks.any(|chunk| chunk.packets().any(|packet| inside(packet.arrival_ns)))
 }
 
-fn nothing_in_range(tracks: &[&Track]) -> CliError {
-    let error = CliError::nothing_here("no packet of this camera in the range");
-    match (
-        parts(tracks).map(|p| p.first_s).min(),
-        parts(tracks).map(|p| p.last_s).max(),
-    ) {
-        (Some(first_s), Some(last_s)) => {
-            let (first, end) = (
-                instant::seconds(first_s),
-                instant::seconds(last_s.saturating_add(1)),
-            );
-            error.remedy(format_args!("it has footage from {first} to {end}"))
-        }
-        _ => error,
-    }
-}
-
-/// The seconds a range touches, both inclusive.
-fn whole_seconds(range: Range) -> (u64, u64) {
-    let to_s = range
-        .to_ns
-        .map_or(u64::MAX, |to_ns| to_ns.saturating_sub(1) / NS_PER_S);
-    (range.from_ns.unwrap_or(0) / NS_PER_S, to_s)
-}
-
 /// How far before its range an export is read from, at its first attempt and at later ones.
 fn look_back_s(format: Format, step: usize) -> u64 {
     match format.needs_earlier() {
@@ -208,16 +179,16 @@ fn write(output: &Path, tracks: &[&Track], range: Range) -> Result<(Report, Vec<
     let interrupt = Interrupt::catch();
     let format = Format::of(output).map_err(media_error)?;
     let from_ns = range.from_ns.unwrap_or(0);
-    let (first_s, to_s) = whole_seconds(range);
+    let (first_s, to_s) = footage::whole_seconds(range);
     let streams: Vec<_> = tracks
         .iter()
         .flat_map(|track| &track.parts)
         .map(footage::stream_of)
         .collect();
-    let begins_s = parts(tracks).map(|part| part.first_s).min().unwrap_or(0);
+    let begins_s = footage::parts(tracks).map(|part| part.first_s).min().unwrap_or(0);
     for step in 0..LOOK_BACK_S.len() {
         let from_s = first_s.saturating_sub(look_back_s(format, step));
-        let inside = parts(tracks).filter(|part| part.first_s <= to_s && part.last_s >= from_s);
+        let inside = footage::parts(tracks).filter(|part| part.first_s <= to_s && part.last_s >= from_s);
         let bar = paths::progress_count("exporting", inside.map(|part| part.chunks).sum());
         let mut tick = || {
             bar.inc(1);
@@ -238,16 +209,13 @@ fn write(output: &Path, tracks: &[&Track], range: Range) -> Result<(Report, Vec<
     unreachable!("the last look back begins at 0, before which there is nothing")
 }
 
-fn parts<'a>(tracks: &[&'a Track]) -> impl Iterator<Item = &'a Part> {
-    tracks
-        .iter()
-        .flat_map(|track| &track.parts)
-        .filter(|part| part.chunks > 0)
-        .collect::<Vec<_>>()
-        .into_iter()
-}
-
-fn tell(args: &Args, library: &Library, report: &Report, problems: &[Problem]) -> Result<(), CliError> {
+fn tell(
+    args: &Args,
+    camera: &str,
+    library: &Library,
+    report: &Report,
+    problems: &[Problem],
+) -> Result<(), CliError> {
     for problem in problems.iter().take(PROBLEMS_TOLD) {
         people(format_args!("harborseal: {problem}; left out"));
     }
@@ -267,7 +235,7 @@ fn tell(args: &Args, library: &Library, report: &Report, problems: &[Problem]) -
     if args.print.json {
         return output::json(&Written {
             output: &args.output.to_string_lossy(),
-            camera: &args.camera,
+            camera,
             frames,
             packets: report.packets,
             bytes: report.bytes,
@@ -312,18 +280,5 @@ fn media_error(error: media::Error) -> CliError {
         media::Error::NoVideo(_) => CliError::usage(error),
         media::Error::NothingInRange(_) => CliError::nothing_here(error),
         media::Error::Unsupported(_) | media::Error::Interrupted => CliError::io(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::named;
-
-    #[test]
-    fn a_fleet_is_named_by_its_first_few_and_a_number() {
-        assert_eq!(named(&["a", "b"]), "this identity has: a, b");
-        let fleet = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-        let line = "this identity has: 0, 1, 2, 3, 4, 5, 6, 7 and 2 more, which `list` names";
-        assert_eq!(named(&fleet), line);
     }
 }

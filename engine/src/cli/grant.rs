@@ -1,0 +1,363 @@
+//! `harborseal grant`: lets somebody else see one camera for a bounded time, and shows what a grant says.
+//!
+//! Nothing of the keys is on the screen, in the file in the clear, or anywhere but in this process until it ends.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use harborseal_segment::identity::PublicKey;
+use harborseal_segment::open::{Granted, Keyring};
+use harborseal_segment::random::os_random;
+use serde::Serialize;
+
+use super::error::{CliError, ExitStatus, OneLine};
+use super::identities::{self, Unlock};
+use super::output::{self, Output, people};
+use super::{clock, footage, fresh, instant, statements};
+use crate::archive::library::{Part, Track, Wanted};
+use crate::media::Range;
+use crate::statement::{self, Disclosure, Grant, PURPOSE_BYTES_MAX, Terms};
+use crate::text::counted;
+
+const NS_PER_S: u64 = 1_000_000_000;
+/// How long our tools take a grant if nothing else is said: a month is enough to copy out what was granted.
+const EXPIRES_AFTER_S: u64 = 30 * 86_400;
+
+/// Let somebody else see one camera's footage of a bounded time: hand over its keys, sealed to them and signed by you.
+///
+/// A grant holds the keys of whole segments, so it discloses somewhat more than is asked for; both ranges are shown before anything is
+/// signed. A disclosed key cannot be taken back. The range asked for and the expiry bind harborseal's own export; somebody with a reader
+/// of their own opens all that is disclosed, for as long as they keep the grant.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "\
+Examples:
+  harborseal grant --identity alice.identity --camera front-door --from 2026-11-23T14:00:00Z --to 2026-11-23T14:05:00Z \\
+      --to-key hsp1... --purpose \"theft of 23 November\" -o front-door.grant data
+  harborseal grant show front-door.grant
+  harborseal export --grant front-door.grant --identity bob.identity -o out.mp4 data")]
+pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+
+    #[command(flatten)]
+    make: Option<MakeArgs>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Check a grant's signature and show what it says; needs no key
+    Show(ShowArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ShowArgs {
+    /// The grant
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    #[command(flatten)]
+    print: Output,
+}
+
+#[derive(Debug, clap::Args)]
+struct MakeArgs {
+    /// The customer's identity, which opens the footage and signs the grant
+    #[arg(long, value_name = "FILE")]
+    identity: PathBuf,
+
+    /// The identity that signs, if --identity has no signing key: one on a token, or of age
+    #[arg(long, value_name = "FILE")]
+    signing_identity: Option<PathBuf>,
+
+    #[command(flatten)]
+    unlock: Unlock,
+
+    /// The camera, as `harborseal list` shows it
+    #[arg(long, value_name = "ID")]
+    camera: String,
+
+    /// Grant what arrived from T on (RFC 3339 with zone)
+    #[arg(long, value_name = "T")]
+    from: String,
+
+    /// Grant what arrived before T (RFC 3339 with zone)
+    #[arg(long, value_name = "T")]
+    to: String,
+
+    /// The public key of who may see it. Compare its fingerprint with them
+    #[arg(long, value_name = "PUBLIC_KEY")]
+    to_key: String,
+
+    /// Why, in your words; the grant shows it
+    #[arg(long, value_name = "TEXT")]
+    purpose: String,
+
+    /// When harborseal stops taking the grant (RFC 3339 with zone); 30 days from now unless set
+    #[arg(long, value_name = "T")]
+    expires: Option<String>,
+
+    /// Show what would be disclosed, and sign nothing
+    #[arg(long, conflicts_with = "output")]
+    dry_run: bool,
+
+    /// The file to write (mode 0600; an existing file is never overwritten)
+    #[arg(short, long, value_name = "FILE", required_unless_present = "dry_run")]
+    output: Option<PathBuf>,
+
+    #[command(flatten)]
+    print: Output,
+
+    /// Segments, or folders that are searched for them
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
+    match (&args.action, &args.make) {
+        (Some(Action::Show(args)), _) => show(args),
+        (None, Some(args)) => make(args),
+        (None, None) => Err(
+            CliError::usage("grant needs --identity FILE and more, or show FILE")
+                .remedy("`harborseal help grant` shows how it is used"),
+        ),
+    }
+}
+
+#[derive(Serialize)]
+struct RangeLine {
+    from: String,
+    to: String,
+}
+
+impl RangeLine {
+    fn of((from_ns, to_ns): (u64, u64)) -> Self {
+        RangeLine {
+            from: instant::exact(from_ns),
+            to: instant::exact(to_ns),
+        }
+    }
+}
+
+/// What a grant says, made or about to be.
+#[derive(Serialize)]
+struct Shown {
+    /// Absent before it is signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<String>,
+    camera: String,
+    purpose: String,
+    asked: RangeLine,
+    disclosed: RangeLine,
+    streams: u64,
+    open_segments: u64,
+    expires: String,
+    expired: bool,
+    customer_fingerprint: String,
+    grantee_fingerprint: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+}
+
+impl Shown {
+    fn new(terms: &Terms, disclosure: &Disclosure, streams: u64, (expires_s, now_s): (u64, u64)) -> Self {
+        Shown {
+            grant: None,
+            camera: terms.camera.clone(),
+            purpose: terms.purpose.clone(),
+            asked: RangeLine::of(disclosure.asked_ns),
+            disclosed: RangeLine::of(disclosure.disclosed_ns),
+            streams,
+            open_segments: disclosure.open_segments,
+            expires: instant::seconds(expires_s),
+            expired: now_s >= expires_s,
+            customer_fingerprint: terms.customer.fingerprint(),
+            grantee_fingerprint: terms.grantee.fingerprint(),
+            made: None,
+            sha256: None,
+        }
+    }
+
+    fn of(grant: &Grant, path: &Path, now_s: u64) -> Self {
+        let times = (grant.expires_s, now_s);
+        Shown {
+            grant: Some(path.to_string_lossy().into_owned()),
+            made: Some(instant::seconds(grant.made_s)),
+            sha256: Some(statement::hex(grant.hash())),
+            ..Shown::new(&grant.terms, &grant.disclosure, grant.streams, times)
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut lines = vec![
+            format!("camera     {}", OneLine(&self.camera)),
+            format!("purpose    {}", OneLine(&self.purpose)),
+            format!(
+                "of         {}  (the customer's fingerprint)",
+                self.customer_fingerprint
+            ),
+            format!(
+                "to         {}  (the grantee's fingerprint)",
+                self.grantee_fingerprint
+            ),
+            format!("asked      {} to {}", self.asked.from, self.asked.to),
+            format!(
+                "disclosed  {} to {}, {} in whole segments",
+                self.disclosed.from,
+                self.disclosed.to,
+                counted(self.streams as usize, "stream")
+            ),
+        ];
+        if self.open_segments > 0 {
+            let segments = counted(self.open_segments as usize, "segment");
+            lines.push(format!(
+                "           and what is recorded in {segments} still being written, until closed"
+            ));
+        }
+        let late = if self.expired { "  (EXPIRED)" } else { "" };
+        lines.push(format!("expires    {}{late}", self.expires));
+        lines
+    }
+}
+
+fn show(args: &ShowArgs) -> Result<ExitStatus, CliError> {
+    let grant = statements::read(&args.file, Grant::parse)?;
+    let shown = Shown::of(&grant, &args.file, clock::now_s()?);
+    if args.print.json {
+        output::json(&shown)?;
+    } else {
+        for line in shown.lines() {
+            output::data(line)?;
+        }
+        people(
+            "its signature holds; whether the customer's fingerprint is the right one is for you to compare",
+        );
+    }
+    Ok(ExitStatus::Ok)
+}
+
+fn make(args: &MakeArgs) -> Result<ExitStatus, CliError> {
+    let range = instant::range(Some(&args.from), Some(&args.to))?;
+    let now_s = clock::now_s()?;
+    let expires_s = match &args.expires {
+        None => now_s.saturating_add(EXPIRES_AFTER_S),
+        Some(text) => instant::parse("--expires", text)? / NS_PER_S,
+    };
+    if expires_s <= now_s {
+        return Err(CliError::usage(
+            "--expires is in the past: nobody could use the grant",
+        ));
+    }
+    let signer = identities::signer(&args.identity, args.signing_identity.as_deref(), &args.unlock)?;
+    let terms = terms(args, &signer.public)?;
+    let library = footage::open(
+        Keyring::new(Arc::clone(&signer.opener)),
+        &args.paths,
+        wanted(&args.camera, range),
+    )?;
+    let tracks: Vec<&Track> = library.tracks_of(&args.camera).collect();
+    if tracks.is_empty() {
+        return Err(footage::unknown_camera(&library, &args.camera));
+    }
+    let granted = parts_within(&tracks, range);
+    if granted.is_empty() {
+        return Err(footage::nothing_in_range(&tracks));
+    }
+    let disclosure = disclosure(&granted, range);
+    let keys: Vec<Granted> = granted.iter().map(|part| key(part)).collect();
+
+    let shown = Shown::new(&terms, &disclosure, keys.len() as u64, (expires_s, now_s));
+    shown.lines().iter().for_each(people);
+    people(
+        "A disclosed key cannot be taken back. The range asked for and the expiry bind this program, not the keys.",
+    );
+    let Some(output) = &args.output else {
+        if args.print.json {
+            output::json(&shown)?;
+        }
+        return Ok(footage::status_after(&library.problems));
+    };
+    let times = (now_s, expires_s);
+    let text = Grant::make(
+        &terms,
+        &disclosure,
+        times,
+        &keys,
+        &signer.identity,
+        &mut os_random(),
+    );
+    fresh::write(output, text.as_bytes())?;
+    let grant = statements::read(output, Grant::parse)?;
+    match args.print.json {
+        true => output::json(&Shown::of(&grant, output, now_s))?,
+        false => people(format_args!("{}: signed", output.display())),
+    }
+    Ok(footage::status_after(&library.problems))
+}
+
+fn terms(args: &MakeArgs, customer: &PublicKey) -> Result<Terms, CliError> {
+    let grantee: PublicKey = args
+        .to_key
+        .parse()
+        .map_err(|why| CliError::usage(format_args!("--to-key: {why}")))?;
+    if args.purpose.trim().is_empty() || args.purpose.len() > PURPOSE_BYTES_MAX {
+        return Err(CliError::usage(format_args!(
+            "--purpose: say in 1 to {PURPOSE_BYTES_MAX} bytes why"
+        )));
+    }
+    Ok(Terms {
+        customer: customer.clone(),
+        grantee,
+        camera: args.camera.clone(),
+        purpose: args.purpose.clone(),
+    })
+}
+
+fn wanted(camera_id: &str, range: Range) -> Wanted<'_> {
+    let (from_s, to_s) = footage::whole_seconds(range);
+    Wanted::Chunks {
+        camera_id,
+        from_s,
+        to_s,
+    }
+}
+
+/// What segments hold of the camera in the range: a key opens all of it, so all of it is disclosed.
+fn parts_within<'a>(tracks: &[&'a Track], range: Range) -> Vec<&'a Part> {
+    let (from_s, to_s) = footage::whole_seconds(range);
+    footage::parts(tracks)
+        .filter(|part| part.is_within(from_s, to_s))
+        .collect()
+}
+
+fn key(part: &Part) -> Granted {
+    Granted {
+        segment_id: part.stream.origin,
+        stream_id: part.stream.stream_id,
+        slot: part.stream.slot,
+        secret: part.stream.keys.secret().clone(),
+    }
+}
+
+fn disclosure(granted: &[&Part], range: Range) -> Disclosure {
+    let first_s = granted.iter().map(|part| part.first_s).min().unwrap_or(0);
+    let last_s = granted.iter().map(|part| part.last_s).max().unwrap_or(0);
+    let open: HashSet<_> = granted
+        .iter()
+        .filter(|part| part.open)
+        .map(|part| part.stream.origin)
+        .collect();
+    Disclosure {
+        asked_ns: (range.from_ns.unwrap_or(0), range.to_ns.unwrap_or(u64::MAX)),
+        // By the unsealed headers, in whole seconds: what they cover, and not a second less.
+        disclosed_ns: (
+            first_s.saturating_mul(NS_PER_S),
+            last_s.saturating_add(1).saturating_mul(NS_PER_S),
+        ),
+        open_segments: open.len() as u64,
+    }
+}
