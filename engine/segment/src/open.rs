@@ -9,7 +9,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::block::{BlockType, Header};
-use crate::body::{BodyError, ChunkHead, KeyEntry, OriginBody, StreamInfo};
+use crate::body::{BodyError, ChunkHead, KeyEntry, OriginBody, SCOPE_CUSTOMER, StreamInfo};
 use crate::cipher::OpenKey;
 use crate::erase::{EraseSecret, Release};
 use crate::identity::Opener;
@@ -171,8 +171,9 @@ impl Keyring {
 
     /// Opens the entries that are for this identity. None at all is an ordinary answer.
     ///
-    /// Where every known H of the chain finds its entry by hint, the other entries are not tried: a second slot for the same
-    /// identity that came up in the middle of a chain, beside the first, would be missed, and no writer makes one.
+    /// Where every known H of the chain finds its entry by hint, the other entries of customers are not tried: a second slot for the same
+    /// identity that came up in the middle of a chain, beside the first, would be missed, and no writer makes one. Entries of standing grants
+    /// are always tried.
     pub fn unlock(&mut self, origin: &Origin, entries: &[KeyEntry]) -> Vec<Unlocked> {
         self.unlock_telling(origin, entries, |_| {})
     }
@@ -200,33 +201,39 @@ impl Keyring {
         let mut unlocked = Vec::new();
         let mut tried = vec![false; entries.len()];
         for hint in &hints {
-            // All recipients of a slot show one hint, and one of them is meant.
-            let mut shown = (0..entries.len()).filter(|at| entries[*at].hint == *hint);
-            let opened = shown.find_map(|at| {
+            let shown = (0..entries.len()).filter(|at| entries[*at].hint == *hint);
+            let mut found = false;
+            for at in shown {
+                // All recipients of a slot show one hint, and one of them is meant. All streams of a standing grant show one, and all are.
+                if found && entries[at].scope == SCOPE_CUSTOMER {
+                    continue;
+                }
                 tried[at] = true;
-                let opened = open_entry(opener, &self.releases, origin, &entries[at]);
-                opened.unwrap_or_else(|Malformed| {
-                    malformed(at);
-                    None
-                })
-            });
-            missing |= opened.is_none();
-            unlocked.extend(opened.map(|(_, opened)| opened));
-        }
-        if missing {
-            for at in (0..entries.len()).filter(|at| !tried[*at]) {
-                let opened = match open_entry(opener, &self.releases, origin, &entries[at]) {
-                    Ok(opened) => opened,
-                    Err(Malformed) => {
-                        malformed(at);
-                        continue;
+                match open_entry(opener, &self.releases, origin, &entries[at]) {
+                    Err(Malformed) => malformed(at),
+                    Ok(None) => {}
+                    Ok(Some((_, opened))) => {
+                        found = true;
+                        unlocked.push(opened);
                     }
-                };
-                let Some((hint, opened)) = opened else { continue };
-                let chain_seq = origin.chain_seq;
-                known.push(KnownHint { chain_seq, hint });
-                unlocked.push(opened);
+                }
             }
+            missing |= !found;
+        }
+        // Standing grants come up in the middle of a chain, beside what is known of it.
+        let untried = |at: &usize| !tried[*at] && (missing || entries[*at].scope != SCOPE_CUSTOMER);
+        for at in (0..entries.len()).filter(untried) {
+            let opened = match open_entry(opener, &self.releases, origin, &entries[at]) {
+                Ok(opened) => opened,
+                Err(Malformed) => {
+                    malformed(at);
+                    continue;
+                }
+            };
+            let Some((hint, opened)) = opened else { continue };
+            let chain_seq = origin.chain_seq;
+            known.push(KnownHint { chain_seq, hint });
+            unlocked.push(opened);
         }
         unlocked
     }

@@ -397,7 +397,7 @@ impl<'a> Check<'a> {
             let mut streams: Vec<_> = member
                 .own_streams
                 .iter()
-                .filter(|own| own.so_far.is_some() && !member.compacted)
+                .filter(|own| own.so_far.is_some() && !own.granted && !member.compacted)
                 .collect();
             streams.sort_by_key(|own| own.so_far);
             for own in streams {

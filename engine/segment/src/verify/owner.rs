@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use super::what::What;
 use crate::body::KeyEntry;
 use crate::ids::{SegmentId, StreamId};
+use crate::keys::Secret;
 use crate::open::{Keyring, OpenError, OpenStream, Origin, Unlocked};
 use crate::scan::Block;
 
@@ -58,6 +59,8 @@ pub struct OwnStream {
     pub so_far: Option<(u64, u64)>,
     /// Where its first chunk stands.
     pub first_offset: u64,
+    /// It opened by a grant: of the same stream's chunks before, nobody need have the keys.
+    pub granted: bool,
 }
 
 impl<'k> Owner<'k> {
@@ -98,6 +101,10 @@ impl<'k> Owner<'k> {
         let Some(stream) = OpenStream::open(block, &keys.secrets).transpose()? else {
             return Ok(());
         };
+        let of_customer = |unlocked: &Unlocked| {
+            unlocked.slot == stream.slot && matches!(unlocked.secret, Secret::Customer(_))
+        };
+        let granted = !keys.secrets.iter().any(of_customer);
         let seen = OwnStream {
             origin: stream.origin,
             stream_id: stream.stream_id,
@@ -108,6 +115,7 @@ impl<'k> Owner<'k> {
             packets: 0,
             so_far: None,
             first_offset: 0,
+            granted,
         };
         let last = None;
         self.streams.insert(header.stream_id, Own { stream, seen, last });
