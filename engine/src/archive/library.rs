@@ -8,6 +8,7 @@
 
 mod chunks;
 mod part;
+mod recipients;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use harborseal_segment::StreamId;
-use harborseal_segment::body::{ChunkRow, StreamRow};
+use harborseal_segment::body::{ChunkRow, KeyEntry, StreamRow};
 use harborseal_segment::head::Head;
 use harborseal_segment::open::{Keyring, OpenStream, Origin};
 use harborseal_segment::reader::{Segment, State, StreamError};
@@ -25,6 +26,7 @@ use harborseal_segment::source::{Access, Counted, Source, Tally};
 use super::FileSource;
 pub use chunks::Chunks;
 pub use part::{Part, Track};
+pub use recipients::Recipients;
 
 /// What one identity can open of some segments.
 #[derive(Default)]
@@ -35,6 +37,8 @@ pub struct Library {
     pub segments: usize,
     /// Bytes of those.
     pub segment_bytes: u64,
+    /// Whom the identity's slots are sealed to, by file.
+    pub recipients: Vec<Recipients>,
     /// What could not be read or opened. The rest is there all the same.
     pub problems: Vec<Problem>,
     tally: Arc<Tally>,
@@ -43,6 +47,8 @@ pub struct Library {
 /// What is wanted of the chunks.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted<'a> {
+    /// Nothing of them.
+    Nothing,
     /// When those of all streams began and ended.
     Times,
     /// Where those of one camera stand that may hold packets of these seconds, both inclusive; of others once they are asked for.
@@ -98,14 +104,14 @@ impl Library {
     /// Looks into every segment of `paths` with what `keyring` opens. `tick` is called after each, with its path.
     pub fn open(
         paths: &[PathBuf],
-        mut keyring: Keyring,
+        keyring: &mut Keyring,
         wanted: Wanted<'_>,
         mut tick: impl FnMut(&Path),
     ) -> Self {
         let mut library = Library::default();
         let mut found = Found::new();
         for file in library.in_chain_order(paths) {
-            if let Err(why) = library.look_into(&file, wanted, &mut keyring, &mut found) {
+            if let Err(why) = library.look_into(&file, wanted, keyring, &mut found) {
                 library.problems.push(Problem::new(&file.path, why));
             }
             tick(&file.path);
@@ -125,10 +131,26 @@ impl Library {
         let mut segment = open_segment(&file.path, &self.tally)?;
         self.segments += 1;
         self.segment_bytes += segment.source().len();
-        let streams = match segment.open_streams(keyring) {
+        let mut recipients = Vec::new();
+        let unlock = |origin: &Origin, entries: &[KeyEntry]| {
+            let unlocked = keyring.unlock(origin, entries);
+            // A segment whose index led astray is gone through twice.
+            recipients.retain(|known: &Recipients| known.origin != origin.segment_id);
+            let counted = recipients::count(entries, &unlocked);
+            recipients.extend(counted.map(|(keys, granted)| Recipients {
+                path: file.path.clone(),
+                created_s: file.created_s,
+                origin: origin.segment_id,
+                keys,
+                granted,
+            }));
+            unlocked
+        };
+        let streams = match segment.open_streams_by(unlock) {
             Err(StreamError::NothingForIdentity) => return Ok(()),
             streams => streams?,
         };
+        self.recipients.append(&mut recipients);
         let mut opened = Vec::new();
         for stream in streams {
             match stream {
@@ -167,7 +189,7 @@ impl Library {
             match (wanted, chunks) {
                 (Wanted::Times, Some(chunks)) => part.add_times(&chunks),
                 (Wanted::Chunks { .. }, Some(chunks)) => part.add_chunks(chunks, segment.is_scanned()),
-                (_, None) => {}
+                (Wanted::Nothing, _) | (_, None) => {}
             }
         }
     }
@@ -226,6 +248,7 @@ fn wanted_chunks(
         let row = rows[&stream.stream_id]; // it was opened from there
         row.chunks > 0
             && match wanted {
+                Wanted::Nothing => false,
                 Wanted::Times => true,
                 Wanted::Chunks {
                     camera_id,
@@ -243,7 +266,7 @@ fn wanted_chunks(
         return Ok(HashMap::new());
     }
     let chunks = match wanted {
-        Wanted::Times => segment.listed_chunks_of(&streams)?,
+        Wanted::Nothing | Wanted::Times => segment.listed_chunks_of(&streams)?,
         Wanted::Chunks { .. } => segment.chunk_rows_of(&streams)?,
     };
     let ids = streams.iter().map(|stream| stream.stream_id);
@@ -296,7 +319,12 @@ mod tests {
     #[test]
     fn a_track_runs_through_segments_in_the_order_of_time_whatever_the_order_of_files() {
         let (_dir, paths) = written(&[2, 0, 1].map(fixtures::closed_segment));
-        let library = Library::open(&paths, Keyring::new(fixtures::alice()), Wanted::Times, |_| ());
+        let library = Library::open(
+            &paths,
+            &mut Keyring::new(fixtures::alice()),
+            Wanted::Times,
+            |_| (),
+        );
         assert!(library.problems.is_empty());
         assert_eq!(
             (library.segments, library.cameras()),
@@ -315,7 +343,12 @@ mod tests {
     fn a_copy_of_a_segment_adds_nothing() {
         let segment = fixtures::closed_segment(0);
         let (_dir, paths) = written(&[segment.clone(), segment]);
-        let library = Library::open(&paths, Keyring::new(fixtures::alice()), Wanted::Times, |_| ());
+        let library = Library::open(
+            &paths,
+            &mut Keyring::new(fixtures::alice()),
+            Wanted::Times,
+            |_| (),
+        );
         assert_eq!(chunk_numbers(&library, "front-door", 0, u64::MAX).len(), 3);
         assert_eq!(library.tracks[0].parts[0].chunks, 3);
     }
@@ -324,7 +357,12 @@ mod tests {
     fn one_bad_file_does_not_hide_the_others() {
         let (_dir, mut paths) = written(&[fixtures::closed_segment(0), b"hello".to_vec(), vec![]]);
         paths.push("gone.hseal".into());
-        let library = Library::open(&paths, Keyring::new(fixtures::alice()), Wanted::Times, |_| ());
+        let library = Library::open(
+            &paths,
+            &mut Keyring::new(fixtures::alice()),
+            Wanted::Times,
+            |_| (),
+        );
         assert_eq!(library.segments, 1);
         let [problem] = &library.problems[..] else {
             panic!("one problem, and neither the empty file nor the one that is gone");
@@ -336,7 +374,7 @@ mod tests {
     #[test]
     fn nothing_is_found_for_a_stranger() {
         let (_dir, paths) = written(&[fixtures::closed_segment(0)]);
-        let library = Library::open(&paths, Keyring::new(fixtures::eve()), Wanted::Times, |_| ());
+        let library = Library::open(&paths, &mut Keyring::new(fixtures::eve()), Wanted::Times, |_| ());
         assert_eq!((library.segments, library.tracks.len()), (1, 0));
         assert!(library.problems.is_empty());
     }
@@ -367,7 +405,12 @@ mod tests {
         let segments = [0, 1, 2].map(|n| full_segment(n, 30));
         let tables: u64 = segments.iter().map(|(_, tables)| tables).sum();
         let (_dir, paths) = written(&segments.map(|(file, _)| file));
-        let library = Library::open(&paths, Keyring::new(fixtures::alice()), wanted("garden"), |_| ());
+        let library = Library::open(
+            &paths,
+            &mut Keyring::new(fixtures::alice()),
+            wanted("garden"),
+            |_| (),
+        );
         assert_eq!(library.bytes_read(), tables);
         let track = library.tracks_of("garden").next().expect("hers");
         assert!(track.has_within(BEGAN_S, BEGAN_S + 1) && !track.has_within(BEGAN_S + 20, BEGAN_S + 30));
@@ -383,7 +426,12 @@ mod tests {
         let open = whole[..whole.len() - 4096].to_vec();
         let open_len = open.len() as u64;
         let (_dir, paths) = written(&[closed, open]);
-        let library = Library::open(&paths, Keyring::new(fixtures::alice()), Wanted::Times, |_| ());
+        let library = Library::open(
+            &paths,
+            &mut Keyring::new(fixtures::alice()),
+            Wanted::Times,
+            |_| (),
+        );
         let chunks: Vec<u64> = library
             .tracks
             .iter()
@@ -397,7 +445,12 @@ mod tests {
             tables + 2 * 8192 + 4096 + open_len - 8192 + 3 * 4096
         );
 
-        let library = Library::open(&paths, Keyring::new(fixtures::alice()), wanted("garden"), |_| ());
+        let library = Library::open(
+            &paths,
+            &mut Keyring::new(fixtures::alice()),
+            wanted("garden"),
+            |_| (),
+        );
         let before = library.bytes_read();
         let track = library.tracks_of("garden").next().expect("hers");
         assert_eq!(track.chunks(0, u64::MAX).filter(Result::is_ok).count(), 20);
@@ -421,7 +474,12 @@ mod tests {
         let lying = encode_block(header, header.body(&file[chunks_at..]));
         file[chunks_at..][..lying.len()].copy_from_slice(&lying);
         let (_dir, paths) = written(&[file]);
-        let library = Library::open(&paths, Keyring::new(fixtures::alice()), wanted("garden"), |_| ());
+        let library = Library::open(
+            &paths,
+            &mut Keyring::new(fixtures::alice()),
+            wanted("garden"),
+            |_| (),
+        );
         let numbers = chunk_numbers(&library, "garden", 0, u64::MAX);
         assert_eq!(
             numbers,
@@ -435,7 +493,12 @@ mod tests {
         let garden_at = 8192 + 4096 + 3 * 4096 + 61_440;
         file[garden_at + 5000] ^= 1;
         let (_dir, paths) = written(&[file]);
-        let library = Library::open(&paths, Keyring::new(fixtures::alice()), wanted("garden"), |_| ());
+        let library = Library::open(
+            &paths,
+            &mut Keyring::new(fixtures::alice()),
+            wanted("garden"),
+            |_| (),
+        );
         let track = library.tracks_of("garden").next().expect("hers");
         let chunks: Vec<bool> = track.chunks(0, u64::MAX).map(|chunk| chunk.is_ok()).collect();
         assert_eq!(chunks, [&[false][..], &[true; 9]].concat());

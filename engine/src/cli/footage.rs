@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use harborseal_segment::open::Keyring;
-
 use super::error::{CliError, ExitStatus};
+use super::opening::Opened;
 use super::output::people;
 use super::{instant, paths};
 use crate::archive::library::{Library, Part, Problem, Track, Wanted};
@@ -14,14 +13,15 @@ use crate::text::{Grouped, counted};
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// Opens what `keyring` can open of the segments that `paths` name, and looks up what is wanted of the chunks.
+/// Opens what `opened` can open of the segments that `paths` name, and looks up what is wanted of the chunks.
 ///
 /// Segments that cannot be read are told to people; they end the command only if nothing else is left.
-pub fn open(keyring: Keyring, paths: &[PathBuf], wanted: Wanted<'_>) -> Result<Library, CliError> {
+pub fn open(opened: &mut Opened, paths: &[PathBuf], wanted: Wanted<'_>) -> Result<Library, CliError> {
     let found = paths::find_segments(paths)?;
     let bar = paths::progress_count("opening segments", found.segments.len() as u64);
-    let library = Library::open(&found.segments, keyring, wanted, |_| bar.inc(1));
+    let library = Library::open(&found.segments, &mut opened.keyring, wanted, |_| bar.inc(1));
     bar.finish_and_clear();
+    opened.answered()?;
     if library.tracks.is_empty() {
         return Err(match library.problems.first() {
             Some(problem) if library.segments == 0 => CliError::new(status_of(problem), problem),

@@ -13,11 +13,14 @@ use serde::Serialize;
 
 use super::error::{CliError, ExitStatus, OneLine};
 use super::identities::{self, Unlock};
+use super::opening::Opened;
 use super::output::{self, Output, people};
 use super::{clock, footage, fresh, instant, statements};
 use crate::archive::library::{Part, Track, Wanted};
 use crate::media::Range;
-use crate::statement::{self, Disclosure, Grant, PURPOSE_BYTES_MAX, Terms};
+use crate::statement::{
+    self, Disclosure, Grant, LONGEST_S, PURPOSE_BYTES_MAX, StandingGrant, StatementError, Terms,
+};
 use crate::text::counted;
 
 const NS_PER_S: u64 = 1_000_000_000;
@@ -35,14 +38,23 @@ const EXPIRES_AFTER_S: u64 = 30 * 86_400;
 Examples:
   harborseal grant --identity alice.identity --camera front-door --from 2026-11-23T14:00:00Z --to 2026-11-23T14:05:00Z \\
       --to-key hsp1... --purpose \"theft of 23 November\" -o front-door.grant data
+  harborseal grant --standing --identity alice.identity --camera front-door --from 2026-11-24T00:00:00Z \\
+      --to 2026-12-24T00:00:00Z --to-key hsp1... --purpose \"guard service\" -o guard.grant
   harborseal grant show front-door.grant
   harborseal export --grant front-door.grant --identity bob.identity -o out.mp4 data")]
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
 
+    // A group that holds others is none to clap, so these stand beside it.
     #[command(flatten)]
     make: Option<MakeArgs>,
+
+    #[command(flatten)]
+    unlock: Unlock,
+
+    #[command(flatten)]
+    print: Output,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -70,9 +82,6 @@ struct MakeArgs {
     /// The identity that signs, if --identity has no signing key: one on a token, or of age
     #[arg(long, value_name = "FILE")]
     signing_identity: Option<PathBuf>,
-
-    #[command(flatten)]
-    unlock: Unlock,
 
     /// The camera, as `harborseal list` shows it
     #[arg(long, value_name = "ID")]
@@ -106,11 +115,13 @@ struct MakeArgs {
     #[arg(short, long, value_name = "FILE", required_unless_present = "dry_run")]
     output: Option<PathBuf>,
 
-    #[command(flatten)]
-    print: Output,
+    /// Sign a standing grant, for time to come, which the node carries out: it adds a key for the grantee to each segment of the camera
+    /// until --to. No PATH is read
+    #[arg(long, conflicts_with_all = ["paths", "expires", "dry_run"])]
+    standing: bool,
 
     /// Segments, or folders that are searched for them
-    #[arg(value_name = "PATH", required = true)]
+    #[arg(value_name = "PATH", required_unless_present = "standing")]
     paths: Vec<PathBuf>,
 }
 
@@ -118,7 +129,8 @@ struct MakeArgs {
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     match (&args.action, &args.make) {
         (Some(Action::Show(args)), _) => show(args),
-        (None, Some(args)) => make(args),
+        (None, Some(make)) if make.standing => make_standing(make, &args.unlock, args.print),
+        (None, Some(make)) => self::make(make, &args.unlock, args.print),
         (None, None) => Err(
             CliError::usage("grant needs --identity FILE and more, or show FILE")
                 .remedy("`harborseal help grant` shows how it is used"),
@@ -224,15 +236,30 @@ impl Shown {
     }
 }
 
+/// A grant of either kind.
+enum Either {
+    Past(Box<Grant>),
+    Standing(Box<StandingGrant>),
+}
+
 fn show(args: &ShowArgs) -> Result<ExitStatus, CliError> {
-    let grant = statements::read(&args.file, Grant::parse)?;
-    let shown = Shown::of(&grant, &args.file, clock::now_s()?);
-    if args.print.json {
-        output::json(&shown)?;
-    } else {
-        for line in shown.lines() {
-            output::data(line)?;
+    let either = |text: &str| match StandingGrant::parse(text) {
+        Err(StatementError::OtherKind { .. }) => {
+            Grant::parse(text).map(|grant| Either::Past(Box::new(grant)))
         }
+        standing => standing.map(|grant| Either::Standing(Box::new(grant))),
+    };
+    let grant = statements::read(&args.file, either)?;
+    let now_s = clock::now_s()?;
+    let told = match &grant {
+        Either::Past(grant) => tell(&Shown::of(grant, &args.file, now_s), Shown::lines, args.print),
+        Either::Standing(grant) => {
+            let shown = ShownStanding::of(grant, &args.file, now_s);
+            tell(&shown, ShownStanding::lines, args.print)
+        }
+    };
+    told?;
+    if !args.print.json {
         people(
             "its signature holds; whether the customer's fingerprint is the right one is for you to compare",
         );
@@ -240,7 +267,106 @@ fn show(args: &ShowArgs) -> Result<ExitStatus, CliError> {
     Ok(ExitStatus::Ok)
 }
 
-fn make(args: &MakeArgs) -> Result<ExitStatus, CliError> {
+fn tell<T: Serialize>(shown: &T, lines: fn(&T) -> Vec<String>, print: Output) -> Result<(), CliError> {
+    if print.json {
+        return output::json(shown);
+    }
+    lines(shown).iter().try_for_each(output::data)
+}
+
+/// What a standing grant says.
+#[derive(Serialize)]
+struct ShownStanding {
+    standing_grant: String,
+    camera: String,
+    purpose: String,
+    granted: RangeLine,
+    expired: bool,
+    customer_fingerprint: String,
+    grantee_fingerprint: String,
+    made: String,
+    sha256: String,
+}
+
+impl ShownStanding {
+    fn of(grant: &StandingGrant, path: &Path, now_s: u64) -> Self {
+        ShownStanding {
+            standing_grant: path.to_string_lossy().into_owned(),
+            camera: grant.terms.camera.clone(),
+            purpose: grant.terms.purpose.clone(),
+            granted: RangeLine::of(grant.granted_ns),
+            expired: grant.granted_ns.1 <= now_s.saturating_mul(NS_PER_S),
+            customer_fingerprint: grant.terms.customer.fingerprint(),
+            grantee_fingerprint: grant.terms.grantee.fingerprint(),
+            made: instant::seconds(grant.made_s),
+            sha256: statement::hex(grant.hash()),
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let over = if self.expired { "  (OVER)" } else { "" };
+        vec![
+            format!("camera     {}", OneLine(&self.camera)),
+            format!("purpose    {}", OneLine(&self.purpose)),
+            format!(
+                "of         {}  (the customer's fingerprint)",
+                self.customer_fingerprint
+            ),
+            format!(
+                "to         {}  (the grantee's fingerprint)",
+                self.grantee_fingerprint
+            ),
+            format!(
+                "granted    {} to {}, in whole segments{over}",
+                self.granted.from, self.granted.to
+            ),
+        ]
+    }
+}
+
+fn make_standing(args: &MakeArgs, unlock: &Unlock, print: Output) -> Result<ExitStatus, CliError> {
+    let range = instant::range(Some(&args.from), Some(&args.to))?;
+    let granted_ns = (range.from_ns.unwrap_or(0), range.to_ns.unwrap_or(u64::MAX));
+    let now_s = clock::now_s()?;
+    if granted_ns.1 / NS_PER_S <= now_s {
+        return Err(
+            CliError::usage("--to is in the past: a standing grant is for time to come")
+                .remedy("without --standing, a grant hands over what is recorded already"),
+        );
+    }
+    if (granted_ns.1 - granted_ns.0) / NS_PER_S > LONGEST_S {
+        return Err(CliError::usage(
+            "a standing grant lasts a year and a day at most: say it anew then",
+        ));
+    }
+    let output = args
+        .output
+        .as_deref()
+        .ok_or_else(|| CliError::usage("--standing needs -o FILE"))?;
+    let signer = identities::signer(&args.identity, args.signing_identity.as_deref(), unlock)?;
+    let terms = terms(args, &signer.public)?;
+    let text = StandingGrant::make(&terms, granted_ns, now_s, &signer.identity);
+    let parsed = StandingGrant::parse(&text);
+    let grant = parsed.map_err(|why| CliError::usage(format_args!("nothing was signed: {why}")))?;
+    let shown = ShownStanding::of(&grant, output, now_s);
+    if !print.json {
+        shown.lines().iter().for_each(people);
+    }
+    people(
+        "Until then every segment with this camera opens it for the grantee. What it disclosed cannot be taken back.",
+    );
+    fresh::write(output, text.as_bytes())?;
+    match print.json {
+        true => output::json(&shown)?,
+        false => people(format_args!(
+            "{}: signed; it takes effect once the node has it, as one of its customer's grants",
+            output.display()
+        )),
+    }
+    Ok(ExitStatus::Ok)
+}
+
+fn make(args: &MakeArgs, unlock: &Unlock, print: Output) -> Result<ExitStatus, CliError> {
     let range = instant::range(Some(&args.from), Some(&args.to))?;
     let now_s = clock::now_s()?;
     let expires_s = match &args.expires {
@@ -252,13 +378,14 @@ fn make(args: &MakeArgs) -> Result<ExitStatus, CliError> {
             "--expires is in the past: nobody could use the grant",
         ));
     }
-    let signer = identities::signer(&args.identity, args.signing_identity.as_deref(), &args.unlock)?;
+    let signer = identities::signer(&args.identity, args.signing_identity.as_deref(), unlock)?;
     let terms = terms(args, &signer.public)?;
-    let library = footage::open(
-        Keyring::new(Arc::clone(&signer.opener)),
-        &args.paths,
-        wanted(&args.camera, range),
-    )?;
+    let mut opened = Opened {
+        keyring: Keyring::new(Arc::clone(&signer.opener)),
+        grant: None,
+        opener: Arc::clone(&signer.opener),
+    };
+    let library = footage::open(&mut opened, &args.paths, wanted(&args.camera, range))?;
     let tracks: Vec<&Track> = library.tracks_of(&args.camera).collect();
     if tracks.is_empty() {
         return Err(footage::unknown_camera(&library, &args.camera));
@@ -276,7 +403,7 @@ fn make(args: &MakeArgs) -> Result<ExitStatus, CliError> {
         "A disclosed key cannot be taken back. The range asked for and the expiry bind this program, not the keys.",
     );
     let Some(output) = &args.output else {
-        if args.print.json {
+        if print.json {
             output::json(&shown)?;
         }
         return Ok(footage::status_after(&library.problems));
@@ -292,7 +419,7 @@ fn make(args: &MakeArgs) -> Result<ExitStatus, CliError> {
     );
     fresh::write(output, text.as_bytes())?;
     let grant = statements::read(output, Grant::parse)?;
-    match args.print.json {
+    match print.json {
         true => output::json(&Shown::of(&grant, output, now_s))?,
         false => people(format_args!("{}: signed", output.display())),
     }

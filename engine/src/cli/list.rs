@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::error::{CliError, ExitStatus, OneLine};
+use super::expecting::{self, Expecting, SealedTo, StandingLine};
 use super::opening::Opening;
 use super::output::{self, Output, people};
-use super::{footage, instant};
+use super::{footage, instant, paths};
 use crate::archive::library::{Track, Wanted};
 use crate::media::{self, Stream};
 
@@ -24,10 +25,14 @@ const GAP_S: u64 = 2;
 Examples:
   harborseal list --identity alice.identity data
   harborseal list --identity alice.identity --json data/segments/20261123
+  harborseal list --identity alice.identity --enrolment alice.enrolment data
   harborseal list --grant front-door.grant --identity bob.identity data")]
 pub struct Args {
     #[command(flatten)]
     opening: Opening,
+
+    #[command(flatten)]
+    expecting: Expecting,
 
     #[command(flatten)]
     print: Output,
@@ -43,6 +48,9 @@ struct Listing {
     segment_bytes: u64,
     bytes_read: u64,
     cameras: Vec<Camera>,
+    recipients: Vec<SealedTo>,
+    standing_grants: Vec<StandingLine>,
+    unexpected_recipients: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -72,12 +80,19 @@ struct Gap {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
-    let library = footage::open(args.opening.keyring()?.0, &args.paths, Wanted::Times)?;
+    let mut opened = args.opening.read()?;
+    let expected = args.expecting.read(&opened.opener)?;
+    let library = footage::open(&mut opened, &args.paths, Wanted::Times)?;
+    let alarms = expected.map_or(Vec::new(), |expected| expected.alarms(&library));
+    let (recipients, standing_grants) = expecting::summary(&library);
     let mut listing = Listing {
         segments: library.segments,
         segment_bytes: library.segment_bytes,
         bytes_read: library.bytes_read(),
         cameras: Vec::new(),
+        recipients,
+        standing_grants,
+        unexpected_recipients: alarms,
     };
     for id in library.cameras() {
         let streams = library.tracks_of(id).map(describe).collect();
@@ -90,9 +105,19 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         output::json(&listing)?;
     } else {
         print(&listing)?;
+        print_recipients(&listing)?;
         people(footage::cost(&library));
     }
-    Ok(footage::status_after(&library.problems))
+    expecting::tell(&listing.unexpected_recipients);
+    Ok(
+        match (
+            footage::status_after(&library.problems),
+            &listing.unexpected_recipients[..],
+        ) {
+            (ExitStatus::Ok, [_, ..]) => ExitStatus::Damage,
+            (status, _) => status,
+        },
+    )
 }
 
 fn describe(track: &Track) -> StreamLine {
@@ -136,6 +161,28 @@ fn gaps(spans: &[(u64, u64)]) -> Vec<Gap> {
         end_s = end_s.max(last_s);
     }
     gaps
+}
+
+/// Who else opens it. That nobody does is no news.
+fn print_recipients(listing: &Listing) -> Result<(), CliError> {
+    for SealedTo { keys, segments } in listing.recipients.iter().filter(|sealed| sealed.keys != 1) {
+        let others = keys.saturating_sub(1);
+        output::data(format_args!(
+            "{} sealed to {} beside this customer's first: recovery recipients, if that is what the enrolment says",
+            paths::count(*segments as u64, "segment"),
+            paths::count(others as u64, "key")
+        ))?;
+    }
+    for line in &listing.standing_grants {
+        let camera = line.camera.as_deref().unwrap_or("(not begun)");
+        output::data(format_args!(
+            "{} opened to {} of camera {}",
+            paths::count(line.segments as u64, "segment"),
+            paths::count(line.grantees as u64, "standing grant"),
+            OneLine(camera)
+        ))?;
+    }
+    Ok(())
 }
 
 fn print(listing: &Listing) -> Result<(), CliError> {

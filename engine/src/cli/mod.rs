@@ -14,6 +14,7 @@ mod clock;
 pub mod demo;
 pub mod enrol;
 pub mod error;
+mod expecting;
 pub mod export;
 mod findings;
 mod footage;

@@ -1,7 +1,9 @@
 //! What opens footage, as the commands that read it are given it: an identity, and perhaps a grant to it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use harborseal_segment::identity::Opener;
 use harborseal_segment::open::Keyring;
 
 use super::error::{CliError, ExitStatus};
@@ -26,20 +28,37 @@ pub struct Opening {
 
 impl Opening {
     /// Reads identity and grant.
-    pub fn keyring(&self) -> Result<(Keyring, Option<Grant>), CliError> {
-        keyring(&self.identity, self.grant.as_deref(), &self.unlock)
+    pub fn read(&self) -> Result<Opened, CliError> {
+        read(&self.identity, self.grant.as_deref(), &self.unlock)
     }
 }
 
-/// What `identity` opens: all that is its own, or of a grant to it exactly what that holds.
-pub fn keyring(
-    identity: &Path,
-    grant: Option<&Path>,
-    unlock: &Unlock,
-) -> Result<(Keyring, Option<Grant>), CliError> {
+/// An identity that was read, and what of footage it opens.
+pub struct Opened {
+    /// All that is the identity's own, or of a grant to it exactly what that holds.
+    pub keyring: Keyring,
+    /// The grant.
+    pub grant: Option<Grant>,
+    /// The identity.
+    pub opener: Arc<Opener>,
+}
+
+impl Opened {
+    /// Refuses what came of an identity on a token that could not be asked: that nothing opened would be no answer.
+    pub fn answered(&self) -> Result<(), CliError> {
+        self.opener.failure().map_or(Ok(()), |why| Err(CliError::io(why)))
+    }
+}
+
+/// Reads an identity, and a grant to it.
+pub fn read(identity: &Path, grant: Option<&Path>, unlock: &Unlock) -> Result<Opened, CliError> {
     let opener = identities::opener(identity, unlock)?;
     let Some(path) = grant else {
-        return Ok((Keyring::new(opener), None));
+        return Ok(Opened {
+            keyring: Keyring::new(Arc::clone(&opener)),
+            grant: None,
+            opener,
+        });
     };
     let grant = statements::read(path, Grant::parse)?;
     let named = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
@@ -49,8 +68,13 @@ pub fn keyring(
     let keys = grant.open(&opener).map_err(|why| match why {
         UseError::Foreign => CliError::nothing_here(named(&why)).remedy("--identity must be the grantee's"),
         UseError::Malformed => CliError::damage(named(&why)),
-    })?;
-    Ok((Keyring::of_granted(keys), Some(grant)))
+    });
+    let keys = opener.failure().map_or(keys, |why| Err(CliError::io(why)))?;
+    Ok(Opened {
+        keyring: Keyring::of_granted(keys),
+        grant: Some(grant),
+        opener,
+    })
 }
 
 fn too_early_or_late(message: &str, why: TimeError) -> CliError {

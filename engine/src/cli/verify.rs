@@ -9,12 +9,14 @@ use harborseal_segment::{NodeId, SegmentId};
 use serde::Serialize;
 
 use super::error::{CliError, ExitStatus};
+use super::expecting::{self, Expecting};
 use super::findings::{self, FindingLine};
 use super::identities::Unlock;
 use super::output::{self, Output, people};
 use super::progress::{Pace, Progress};
 use super::{opening, paths};
 use crate::archive::find::{self, FindError};
+use crate::archive::library::{Library, Wanted};
 use crate::archive::recover::copy_path;
 use crate::archive::verify::Check;
 use crate::text::Plain;
@@ -32,6 +34,7 @@ failed check. Of segments named one by one only those in between are missed.
 Examples:
   harborseal verify data
   harborseal verify --identity alice.identity data
+  harborseal verify --identity alice.identity --enrolment alice.enrolment data
   harborseal verify --json data/segments/20261123")]
 pub struct Args {
     /// Also open every chunk that is for this identity
@@ -41,6 +44,9 @@ pub struct Args {
     /// Open only what the customer granted in FILE to this identity
     #[arg(long, value_name = "FILE", requires = "identity")]
     grant: Option<PathBuf>,
+
+    #[command(flatten)]
+    expecting: Expecting,
 
     #[command(flatten)]
     unlock: Unlock,
@@ -115,6 +121,8 @@ struct Summary {
     nodes: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     opened: Option<Opened>,
+    /// Slots that are sealed to others than their customer expects, if that was asked.
+    unexpected_recipients: Vec<String>,
     seconds: f64,
     findings: Vec<FindingLine>,
     findings_left_out: u64,
@@ -135,13 +143,15 @@ struct Opened {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let began = Instant::now();
-    let mut keyring = args
+    let mut reader = args
         .identity
         .as_deref()
-        .map(|identity| {
-            opening::keyring(identity, args.grant.as_deref(), &args.unlock).map(|(keyring, _)| keyring)
-        })
+        .map(|identity| opening::read(identity, args.grant.as_deref(), &args.unlock))
         .transpose()?;
+    let expected = match &reader {
+        None => None,
+        Some(reader) => args.expecting.read(&reader.opener)?,
+    };
     let found = paths::find_segments(&args.paths)?;
     let mut progress = Progress::new("verifying", &found.segments, args.pace);
     let again = || {
@@ -153,26 +163,40 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let check = Check::run(
         &found.segments,
         complete,
-        keyring.as_mut(),
+        reader.as_mut().map(|reader| &mut reader.keyring),
         &again,
         &mut |path, done| progress.reached(path, done),
     );
     progress.finish();
+    if let Some(reader) = &reader {
+        reader.answered()?;
+    }
 
     let mut summary = Summary::default();
+    if let Some((expected, reader)) = expected.zip(reader.as_mut()) {
+        let library = Library::open(&found.segments, &mut reader.keyring, Wanted::Nothing, |_| ());
+        summary.unexpected_recipients = expected.alarms(&library);
+    }
     summary.files(&check, args.node);
     summary.between(&check);
     let io_failed = summary.not_read(&check, &found.problems, &args.paths);
     summary.seconds = began.elapsed().as_secs_f64();
-    summary.ok =
-        summary.damaged == 0 && summary.missing == 0 && summary.unsupported == 0 && summary.unreadable == 0;
-    if keyring.is_some() {
+    summary.ok = summary.damaged == 0
+        && summary.missing == 0
+        && summary.unsupported == 0
+        && summary.unreadable == 0
+        && summary.unexpected_recipients.is_empty();
+    if reader.is_some() {
         summary.opened = Some(opened(&check));
     }
     let nothing_opened = summary.opened.as_ref().is_some_and(|opened| opened.cameras == 0);
     summary.print(args.print)?;
     if !summary.ok {
-        let only_io = summary.damaged == 0 && summary.missing == 0 && summary.unsupported == 0 && io_failed;
+        let only_io = summary.damaged == 0
+            && summary.missing == 0
+            && summary.unsupported == 0
+            && summary.unexpected_recipients.is_empty()
+            && io_failed;
         return Ok(if only_io {
             ExitStatus::Io
         } else {
@@ -296,6 +320,7 @@ impl Summary {
     }
 
     fn print(&self, print: Output) -> Result<(), CliError> {
+        expecting::tell(&self.unexpected_recipients);
         if print.json {
             return output::json(self);
         }
@@ -307,6 +332,10 @@ impl Summary {
                     (self.missing, "missing"),
                     (self.unsupported as u64, "unsupported"),
                     (self.unreadable as u64, "not readable"),
+                    (
+                        self.unexpected_recipients.len() as u64,
+                        "with unexpected recipients",
+                    ),
                 ];
                 let counts = counts
                     .iter()

@@ -15,12 +15,14 @@ mod enrolment;
 mod grant;
 mod receipt;
 mod release;
+mod standing;
 mod terms;
 
 pub use enrolment::{Enrolment, RECIPIENTS_MAX, ReplaceError};
 pub use grant::{CLOCK_SKEW_S, Disclosure, Grant, TimeError, UseError};
 pub use receipt::Receipt;
 pub use release::{ReleaseTerms, SealedRelease};
+pub use standing::{LONGEST_S, StandingGrant};
 pub use terms::{PURPOSE_BYTES_MAX, Terms};
 
 use std::str::FromStr;

@@ -93,7 +93,8 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let range = instant::range(args.from.as_deref(), args.to.as_deref())?;
     // A wrong extension should not cost a search through the archive.
     let format = Format::of(&args.output).map_err(media_error)?;
-    let (keyring, grant) = args.opening.keyring()?;
+    let mut opened = args.opening.read()?;
+    let grant = opened.grant.take();
     let (camera, range) = match &grant {
         None => (args.camera.as_deref().unwrap_or_default(), range),
         Some(grant) => within(grant, args.camera.as_deref(), range)?,
@@ -104,7 +105,7 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         from_s: first_s.saturating_sub(look_back_s(format, 0)),
         to_s,
     };
-    let library = footage::open(keyring, &args.paths, wanted)?;
+    let library = footage::open(&mut opened, &args.paths, wanted)?;
     let tracks: Vec<&Track> = library.tracks_of(camera).collect();
     if tracks.is_empty() {
         return Err(footage::unknown_camera(&library, camera));
