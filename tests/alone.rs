@@ -271,6 +271,7 @@ impl Alone {
         let created_s = self.now.real_ns / 1_000_000_000;
         let given = Given {
             hints: &[&hint],
+            grantees: &[],
             erase_keys: &[],
             erasable: false,
             created_s,

@@ -166,10 +166,10 @@ fn a_grant_opens_one_camera_of_one_time_for_one_identity() {
         text(&data),
     ];
     let verified = harborseal(arguments).ok().json();
-    assert_eq!(
-        (&verified["opened"]["cameras"], &verified["opened"]["packets"]),
-        (&1.into(), &100.into())
-    );
+    assert_eq!(verified["opened"]["cameras"], 1);
+    // Whole segments: what it sent before or after may be in one of them, but not all.
+    let packets = verified["opened"]["packets"].as_u64().expect("a number");
+    assert!((100..300).contains(&packets), "{packets}");
 
     // Without the grant he has nothing.
     harborseal(["list", "--identity", text(&bob), text(&data)]).exits(3);

@@ -136,6 +136,11 @@ impl Lab {
         self.customers.push((name.to_owned(), public_key));
     }
 
+    /// Registers a customer whose identity is made elsewhere, by its public key.
+    pub fn customer_known(&mut self, name: &str, public_key: &str) {
+        self.customers.push((name.to_owned(), public_key.to_owned()));
+    }
+
     /// Makes an identity that the engine never hears of; returns its public key.
     #[track_caller]
     pub fn identity_made(&self, name: &str) -> String {

@@ -155,6 +155,7 @@ impl NullDisk {
         let hints = [&hints[0], &hints[1]];
         let given = Given {
             hints: &hints,
+            grantees: &[],
             erase_keys: &[],
             erasable: false,
             created_s,

@@ -304,7 +304,7 @@ impl Identity {
 
     /// Opens what [`PublicKey::seal_to`] sealed: `None` if it was for another key, or under another `info`.
     pub fn open_sealed(&self, enc: &[u8], ct: &[u8], info: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        self.kem.open(enc, ct, info).ok().flatten()
+        self.opener.open_sealed(enc, ct, info)
     }
 
     /// Signs `message`, which begins with a label of its own, so that it can be taken for nothing else that this key signs.

@@ -138,27 +138,25 @@ impl KemSecret {
         }
     }
 
-    /// Opens what was sealed to this key under `info`: `None` if it was not. The outer error is of a key that is elsewhere and could not be used.
+    /// Opens what was sealed to this key under `info`: `None` if it was not. The error is of a key that is elsewhere and could not be used.
     pub(crate) fn open(
         &self,
         enc: &[u8],
         ct: &[u8],
         info: &[u8],
-    ) -> Result<Result<Option<Zeroizing<Vec<u8>>>, BadKey>, String> {
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
         Ok(match self {
             KemSecret::XWing(key) => open::<XWing>(key, enc, ct, info),
             KemSecret::P256(key) => open::<DhP256HkdfSha256>(key, enc, ct, info),
             KemSecret::Elsewhere(public, agree) => {
                 // What is no point of the curve is not for a card to look at.
                 let point: Result<<DhP256HkdfSha256 as Kem>::EncappedKey, BadKey> = parse(enc);
-                match (point, enc.first_chunk()) {
-                    (Ok(_), Some(enc)) => {
-                        let public = public.to_bytes();
-                        let public = public.first_chunk().expect("an uncompressed point has 65 bytes");
-                        Ok(elsewhere::open(&*agree(enc)?, enc, public, info, ct))
-                    }
-                    _ => Err(BadKey),
-                }
+                let (Ok(_), Some(enc)) = (point, enc.first_chunk()) else {
+                    return Ok(None);
+                };
+                let public = public.to_bytes();
+                let public = public.first_chunk().expect("an uncompressed point has 65 bytes");
+                elsewhere::open(&*agree(enc)?, enc, public, info, ct)
             }
         })
     }
@@ -181,14 +179,9 @@ fn seal<K: Kem>(
     (enc.to_bytes().to_vec(), ct)
 }
 
-fn open<K: Kem>(
-    key: &K::PrivateKey,
-    enc: &[u8],
-    ct: &[u8],
-    info: &[u8],
-) -> Result<Option<Zeroizing<Vec<u8>>>, BadKey> {
-    let enc = parse::<K::EncappedKey>(enc)?;
+fn open<K: Kem>(key: &K::PrivateKey, enc: &[u8], ct: &[u8], info: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let enc = parse::<K::EncappedKey>(enc).ok()?;
     let mode = OpModeR::Base;
     let text = hpke::single_shot_open::<AesGcm256, HkdfSha256, K>(&mode, key, &enc, info, ct, b"");
-    Ok(text.ok().map(Zeroizing::new))
+    text.ok().map(Zeroizing::new)
 }

@@ -186,3 +186,45 @@ fn the_second_recipient_finds_later_segments_by_the_shared_hint() {
         assert_eq!(unlocked[0].slot, ALICE_SLOT);
     }
 }
+
+#[test]
+fn standing_grants_that_come_up_in_the_middle_of_a_chain_are_found_beside_what_is_known() {
+    let mut keyring = Keyring::new(bob());
+    for n in 0..4u8 {
+        let hint_at = |seed: u8, steps: u8| {
+            let mut hint = Hint::from_bytes([seed; 32]);
+            (0..steps).for_each(|_| hint.ratchet());
+            hint
+        };
+        let place = |slot| Wrap {
+            segment_id: segment_id(n),
+            slot,
+            ..place()
+        };
+        // Bob is a customer himself, and from the third segment on sees two streams of Alice's: one grant, one hint.
+        let rng = &mut FixedBytes(&[7; 192]);
+        let bob = bob();
+        let mut entries = wrap_all(&[bob.public()], &place(9), &hint_at(0xB0, n), &secret(), rng);
+        for stream in [[1; 16], [2; 16]].map(StreamId).into_iter().filter(|_| n >= 2) {
+            let keys = StreamKeys::derive(&segment_id(n), &secret(), &stream);
+            let (place, hint) = (place(ALICE_SLOT), hint_at(0x0B, n));
+            entries.push(wrap_stream(
+                bob.public(),
+                &place,
+                stream,
+                &hint,
+                keys.secret(),
+                rng,
+            ));
+        }
+        let origin = harborseal_segment::open::Origin {
+            segment_id: segment_id(n),
+            node_id: node().public().id(),
+            run_id: run(),
+            shard: 0,
+            chain_seq: n.into(),
+        };
+        let unlocked = keyring.unlock(&origin, &entries);
+        assert_eq!(unlocked.len(), if n >= 2 { 3 } else { 1 }, "segment {n}");
+    }
+}

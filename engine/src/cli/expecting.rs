@@ -18,9 +18,6 @@ use crate::archive::library::{Library, Recipients};
 use crate::statement::{Enrolment, StandingGrant};
 use crate::text::counted;
 
-/// How long a segment may be prepared and written to, at most: each a day (`segment.max_age`).
-const SEGMENT_LIFE_S: u64 = 2 * 86_400;
-
 /// Alarms told one by one; the rest are only counted.
 const ALARMS_TOLD: usize = 20;
 
@@ -101,7 +98,7 @@ impl Expected {
             let camera = cameras.get(stream);
             let covers = |grant: &&StandingGrant| {
                 let same = camera.is_none_or(|camera| *camera == grant.terms.camera);
-                same && grant.covers(found.created_s, SEGMENT_LIFE_S)
+                same && grant.covers(found.created_s)
             };
             let expected = self.standing.iter().filter(covers).count();
             if *granted > expected {

@@ -326,7 +326,12 @@ impl ShownStanding {
 
 fn make_standing(args: &MakeArgs, unlock: &Unlock, print: Output) -> Result<ExitStatus, CliError> {
     let range = instant::range(Some(&args.from), Some(&args.to))?;
-    let granted_ns = (range.from_ns.unwrap_or(0), range.to_ns.unwrap_or(u64::MAX));
+    // Outward to full seconds, by which nodes go.
+    let (from_ns, to_ns) = (range.from_ns.unwrap_or(0), range.to_ns.unwrap_or(0));
+    let granted_ns = (
+        from_ns / NS_PER_S * NS_PER_S,
+        to_ns.div_ceil(NS_PER_S).saturating_mul(NS_PER_S),
+    );
     let now_s = clock::now_s()?;
     if granted_ns.1 / NS_PER_S <= now_s {
         return Err(

@@ -10,6 +10,7 @@ use std::path::Path;
 use harborseal_segment::identity::{KeyError, PublicKey};
 
 use super::document::{ConfigError, Document, Root, Section, Value};
+use super::grants;
 use super::sdp::{SDP_BYTES_MAX, Sdp};
 use crate::stream::registry::{
     Camera, Conflict, Customer, MAX_STREAMS_PER_CAMERA, Media, Registry, Source, Stream,
@@ -40,7 +41,11 @@ pub fn parse(document: &Document, root: &Root<'_>) -> Result<Registry, ConfigErr
         cameras.push(camera);
         places.push(place);
     }
-    Registry::new(customers, cameras).map_err(|conflict| refuse(document, &places, conflict))
+    let grants = grants::parse(document, root, &customers, &cameras)?;
+    let mut registry =
+        Registry::new(customers, cameras).map_err(|conflict| refuse(document, &places, conflict))?;
+    registry.grants = grants;
+    Ok(registry)
 }
 
 /// The customers, and the index of each by name.

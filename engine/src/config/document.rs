@@ -31,7 +31,7 @@ pub const KEYS: [(&str, &[&str]); 14] = [
     ("recovery", &["rate_limit"]),
     ("seal", &["backend"]),
     ("process", &["user", "require_sandbox", "read"]),
-    ("customer", &["name", "public_key", "erasable"]),
+    ("customer", &["name", "public_key", "erasable", "grants"]),
     ("camera", &["id", "customer", "source", "ssrc", "sdp"]),
 ];
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 mod cameras;
 pub mod document;
+mod grants;
 mod nearest;
 mod sdp;
 mod settings;

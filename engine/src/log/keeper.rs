@@ -24,11 +24,13 @@ use harborseal_segment::writer::{FinishParams, SegmentWriter};
 
 use super::catalog::{ClosedSegment, Note, segment_path};
 use super::files::Files;
-use super::prepare::{Chain, Given, Order, Prepared, Wrapping, prepare};
+use super::granting;
+use super::prepare::{Chain, Given, Grantee, Order, Prepared, Wrapping, prepare};
 use super::{Handle, Request, header_of};
 use crate::keystore::{Drawn, Keystore, NewSegment};
 use crate::planted::{Planted, planted};
-use crate::stream::registry::Customer;
+use crate::statement;
+use crate::stream::registry::{Customer, Granting};
 use crate::uring::sys::Waker;
 use crate::uring::{Locked, scrub_stack};
 
@@ -193,16 +195,19 @@ impl<F: Files> Keeper<F> {
     }
 
     fn prepare(&mut self, order: &Order) -> io::Result<Reply<F::File>> {
-        self.ratchet_hints(order);
+        let created_s = self.world.now_s();
+        let in_force = self.grants_in_force(order, created_s);
+        self.ratchet_hints(order, &in_force);
+        let grantees = self.grantees(&in_force);
         let of_customer = |c: &Customer| self.hints.get(&c.public_key.to_text()).map(|(_, hint)| &**hint);
         let hints: Vec<&Hint> = order.registry.customers.iter().filter_map(of_customer).collect();
-        let created_s = self.world.now_s();
         let (mut prepared, head) = loop {
             let drawn = draw_erase_keys(&self.erase_keys, order, created_s, &mut *self.rng)?;
             let erase_keys = drawn.as_ref().map_or(&[][..], |drawn| &drawn.keys);
             self.erasable |= drawn.is_some();
             let given = Given {
                 hints: &hints,
+                grantees: &grantees,
                 erase_keys,
                 erasable: self.erasable,
                 created_s,
@@ -218,6 +223,7 @@ impl<F: Files> Keeper<F> {
                 Noted::ErasedMeanwhile => {}
             }
         };
+        prepared.grantees = grantees;
         let id = prepared.origin.segment_id;
         let path = segment_path(&self.settings.folder, &id, created_s);
         let file = self.create(&path)?;
@@ -310,12 +316,14 @@ impl<F: Files> Keeper<F> {
         }
     }
 
-    /// Moves H of every customer on to this place in the chain. Each step wipes the one before it.
-    fn ratchet_hints(&mut self, order: &Order) {
-        for customer in &order.registry.customers {
+    /// Moves H of every customer, and of every standing grant in force, on to this place in the chain. Each step wipes the one before it.
+    fn ratchet_hints(&mut self, order: &Order, in_force: &[&Granting]) {
+        let customers = order.registry.customers.iter();
+        let names = customers.map(|customer| customer.public_key.to_text());
+        for name in names.chain(in_force.iter().map(|granting| hint_name(granting))) {
             let (at, hint) = self
                 .hints
-                .entry(customer.public_key.to_text())
+                .entry(name)
                 .or_insert_with(|| (order.chain_seq, Locked::made_by(|| Hint::generate(&mut self.rng))));
             while *at < order.chain_seq {
                 hint.ratchet();
@@ -323,6 +331,35 @@ impl<F: Files> Keeper<F> {
             }
         }
         scrub_stack();
+    }
+
+    /// The standing grants for a segment created now. One that the audit log does not take is left out, and people are told.
+    fn grants_in_force<'a>(&mut self, order: &'a Order, created_s: u64) -> Vec<&'a Granting> {
+        let mut entered = Vec::new();
+        for grant in granting::in_force(&order.registry, created_s) {
+            let data = self.settings.folder.parent().unwrap_or(Path::new("."));
+            let node = (data, &self.settings.node);
+            match granting::enter(grant, node, created_s, &mut *self.rng) {
+                Ok(()) => entered.push(grant),
+                Err(error) => self.tell(Note::Trouble(format!(
+                    "a standing grant is not carried out, for it could not be entered in the audit log: {error}"
+                ))),
+            }
+        }
+        entered
+    }
+
+    /// Whom standing grants let see a camera of the next segment. Call after [`Self::ratchet_hints`].
+    fn grantees(&self, in_force: &[&Granting]) -> Vec<Grantee> {
+        let grantee = |granting: &&Granting| {
+            let (_, hint) = self.hints.get(&hint_name(granting))?;
+            Some(Grantee {
+                camera: granting.camera,
+                key: granting.grant.terms.grantee.clone(),
+                hint: Locked::made_by(|| Hint::clone(hint)),
+            })
+        };
+        in_force.iter().filter_map(grantee).collect()
     }
 
     fn extend(&mut self, segment: Handle, from: u64, bytes: u64) -> io::Result<u64> {
@@ -411,6 +448,11 @@ impl<F: Files> Keeper<F> {
         // The janitor outlives every keeper; should it have died, the shard must record on regardless.
         let _ = self.janitor.send(note);
     }
+}
+
+/// Under which name H of a standing grant is kept: no public key has it.
+fn hint_name(granting: &Granting) -> String {
+    statement::hex(granting.grant.hash())
 }
 
 /// EK of the erasable customers of an order; `None` if there is none.

@@ -16,6 +16,7 @@ pub mod entry;
 #[cfg(feature = "planted-faults")]
 mod faults;
 pub mod files;
+mod granting;
 pub mod keeper;
 mod place;
 pub mod prepare;

@@ -4,6 +4,7 @@ use harborseal_segment::body::{ChainHead, DeletedSegment};
 use harborseal_segment::writer::ChunkPlan;
 
 use super::entry::{ChunkFacts, What};
+use super::prepare::StreamPlace;
 use super::segment::Stage;
 use super::{Log, Now, prepare};
 use crate::chunk::{BUFFER_BYTES, OpenChunk, Pool};
@@ -27,8 +28,8 @@ impl Log {
             .is_some_and(|active| active.streams.get(stream as usize).is_some_and(Option::is_some))
     }
 
-    /// Places the STREAM block of a stream (and its customer's KEY block if it is the customer's first) in the active
-    /// segment. Call only after [`Log::has_room`].
+    /// Places the STREAM block of a stream (and its customer's KEY block if it is the customer's first, and one for standing
+    /// grants) in the active segment. Call only after [`Log::has_room`].
     pub fn place_stream(
         &mut self,
         pool: &mut Pool,
@@ -48,15 +49,19 @@ impl Log {
             active.keep(&bytes);
             active.place_meta(pool, placed, &bytes, now);
         }
-        let sealed = prepare::seal_stream(
-            &mut active.writer,
-            active.id,
-            &active.customers[customer as usize],
-            facts,
-            self.backend,
-            durable,
-            &mut *self.rng,
-        );
+        let place = StreamPlace {
+            origin: &active.origin,
+            customer: &active.customers[customer as usize],
+            camera: facts.camera,
+            grantees: &active.grantees,
+            backend: self.backend,
+            durable_4k: durable,
+        };
+        let sealed = prepare::seal_stream(&mut active.writer, place, facts, &mut *self.rng);
+        if let Some((placed, block)) = sealed.grants {
+            active.keep(&block);
+            active.place_meta(pool, placed, &block, now);
+        }
         active.keep(&sealed.block);
         active.place_meta(pool, sealed.placed, &sealed.block, now);
         active.set_stream(stream, sealed.seal);

@@ -7,7 +7,7 @@ use harborseal_segment::ids::SegmentId;
 use harborseal_segment::writer::{Placed, SegmentWriter};
 
 use super::entry::{Entries, Entry, State, What};
-use super::prepare::{self, CustomerKeys, Prepared};
+use super::prepare::{self, CustomerKeys, Grantee, Prepared};
 use super::relocate::Foreign;
 use super::{Handle, Now};
 use crate::chunk::{BUFFER_BYTES, BufferId, Pool};
@@ -36,6 +36,7 @@ pub(super) struct OpenSegment {
     pub(super) id: SegmentId,
     pub(super) writer: Box<SegmentWriter>,
     pub(super) customers: Vec<CustomerKeys>,
+    pub(super) grantees: Vec<Grantee>,
     pub(super) streams: Vec<Option<StreamSeal>>,
     /// KEY and STREAM blocks without padding, for a relocation.
     pub(super) kept: Vec<Box<[u8]>>,
@@ -71,6 +72,7 @@ impl OpenSegment {
             origin,
             writer,
             customers,
+            grantees,
             streams,
             kept,
             alloc_end,
@@ -85,6 +87,7 @@ impl OpenSegment {
             first_block_no: writer.next_block_no(),
             writer,
             customers,
+            grantees,
             streams,
             kept,
             tombstones: Vec::new(),
@@ -108,6 +111,7 @@ impl OpenSegment {
     pub(super) fn seal_no_more(&mut self) -> SegmentId {
         self.streams = Vec::new();
         self.customers = Vec::new();
+        self.grantees = Vec::new();
         self.id
     }
 

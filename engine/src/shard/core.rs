@@ -67,6 +67,10 @@ pub struct Core {
     registry: Arc<Registry>,
     /// The registry that the next segment should bring.
     wanted: Arc<Registry>,
+    /// When standing grants were looked at last, realtime.
+    grants_seen_ns: Option<u64>,
+    /// One of them has begun or ended since the segments there are were asked for.
+    grants_turned: bool,
     streams: Streams,
     pool: Pool,
     log: Log,
@@ -114,6 +118,8 @@ impl Core {
         Core {
             settings,
             wanted: Arc::clone(&registry),
+            grants_seen_ns: None,
+            grants_turned: false,
             registry,
             streams: Streams::default(),
             open: Vec::new(),
@@ -144,12 +150,25 @@ impl Core {
             self.release_held(|socket, arrival_ns| others.all_past(socket, arrival_ns), now);
         }
         self.seal_due(now);
+        self.turn_grants(disk, now);
         self.rotate_if_due(disk, now);
         self.seal_full(now);
         self.log.advance(&mut self.pool, disk, now, self.stopping);
         self.settle(now);
         self.order_if_needed(disk, now);
         self.note_pressure(now);
+    }
+
+    /// Where a standing grant begins or ends, the next segment is begun at once, as if the configuration had changed. An idle segment, or one that was
+    /// prepared and not needed, could otherwise be written to long after its end.
+    fn turn_grants(&mut self, disk: &mut impl Disk, now: Now) {
+        let seen_ns = self.grants_seen_ns.replace(now.real_ns).unwrap_or(now.real_ns);
+        self.grants_turned |= self.wanted.grants_turn(seen_ns, now.real_ns);
+        // A reload under way ends first: whoever asked for it waits to see its registry in force.
+        if self.grants_turned && Arc::ptr_eq(&self.wanted, &self.registry) {
+            self.grants_turned = false;
+            self.reload(Arc::new(Registry::clone(&self.registry)), disk);
+        }
     }
 
     fn rotate_if_due(&mut self, disk: &mut impl Disk, now: Now) {

@@ -21,8 +21,6 @@
 //! grantee. What no signature can do is take a key back. `asked` and `expires` are for our tools to keep to, and a grantee who writes his own
 //! opens all that is `disclosed`, for as long as he has the file.
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use harborseal_segment::identity::{Identity, Opener};
 use harborseal_segment::keys::StreamSecret;
 use harborseal_segment::open::Granted;
@@ -32,8 +30,8 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
-    Draft, Lines, SIGNATURE, StatementError, Terms, parse_instant, parse_number, parse_signature, parse_span,
-    span,
+    Draft, Lines, SIGNATURE, StatementError, Terms, base64, parse_base64, parse_instant, parse_number,
+    parse_signature, parse_span, span,
 };
 
 const KIND: &str = "grant";
@@ -131,8 +129,8 @@ impl Grant {
             text.extend_from_slice(granted.secret.as_bytes());
         }
         let (enc, sealed) = terms.grantee.seal_to(&info(&draft.0), &text, rng);
-        draft.line("enc", BASE64_URL_SAFE_NO_PAD.encode(enc));
-        draft.line("keys", BASE64_URL_SAFE_NO_PAD.encode(sealed));
+        draft.line("enc", base64(&enc));
+        draft.line("keys", base64(&sealed));
         draft.signed(&[(SIGNATURE, customer)])
     }
 
@@ -150,9 +148,8 @@ impl Grant {
         let expires_s = lines.parsed("expires", parse_instant)?;
         let streams = lines.parsed("streams", parse_number)?;
         let info = info(lines.so_far());
-        let bytes = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).ok();
-        let enc = lines.parsed("enc", bytes)?;
-        let sealed = lines.parsed("keys", bytes)?;
+        let enc = lines.parsed("enc", parse_base64)?;
+        let sealed = lines.parsed("keys", parse_base64)?;
         let signed = lines.so_far().to_owned();
         let signature = lines.parsed(SIGNATURE, parse_signature)?;
         lines.end()?;

@@ -6,7 +6,8 @@
 //! to-key hsp1…                  whom the node wraps K_st of the camera's streams to
 //! camera "front-door"           JSON text, as are purposes
 //! purpose "…"
-//! granted T T                   from, to: segments that may hold footage of this time get the key
+//! granted T T                   from, to: segments made in this time get the key
+//! audit-salt HEX                under which the node's audit log names the customer: that of its enrolment
 //! made T
 //! signature …
 //! ```
@@ -18,7 +19,8 @@ use harborseal_segment::identity::Identity;
 
 use super::grant::{TimeError, in_time};
 use super::{
-    Draft, Lines, SIGNATURE, StatementError, Terms, instant, parse_instant, parse_signature, parse_span, span,
+    Draft, Lines, SIGNATURE, StatementError, Terms, hex, instant, parse_hex, parse_instant, parse_signature,
+    parse_span, span,
 };
 
 const KIND: &str = "standing-grant";
@@ -33,6 +35,8 @@ pub struct StandingGrant {
     pub terms: Terms,
     /// Of when: nanoseconds since 1970, the end outside.
     pub granted_ns: (u64, u64),
+    /// Under which the audit log names the customer.
+    pub audit_salt: [u8; 32],
     /// When it was made, by the customer's clock: whole seconds since 1970.
     pub made_s: u64,
     hash: [u8; 32],
@@ -44,6 +48,7 @@ impl StandingGrant {
         let mut draft = Draft::new(KIND);
         terms.write(&mut draft);
         draft.line("granted", span(granted_ns));
+        draft.line("audit-salt", hex(&customer.audit_salt()));
         draft.line("made", instant(made_s));
         draft.signed(&[(SIGNATURE, customer)])
     }
@@ -56,6 +61,7 @@ impl StandingGrant {
         let mut lines = Lines::of(KIND, text)?;
         let terms = Terms::parse(&mut lines)?;
         let granted_ns = lines.parsed("granted", parse_span)?;
+        let audit_salt = lines.parsed("audit-salt", parse_hex)?;
         let made_s = lines.parsed("made", parse_instant)?;
         let signed = lines.so_far().to_owned();
         let signature = lines.parsed(SIGNATURE, parse_signature)?;
@@ -71,16 +77,22 @@ impl StandingGrant {
         Ok(StandingGrant {
             terms,
             granted_ns,
+            audit_salt,
             made_s,
             hash: lines.hash(),
         })
     }
 
-    /// Whether a segment that is created at `created_s`, and written to for at most `life_s` seconds after, may hold footage of its time.
-    pub fn covers(&self, created_s: u64, life_s: u64) -> bool {
+    /// Whether a segment that is created at `created_s` is of its time. Whole seconds count: its beginning and its end are taken as the next full ones.
+    pub fn covers(&self, created_s: u64) -> bool {
+        let [from_ns, to_ns] = self.turns_ns();
+        (from_ns / NS_PER_S..to_ns / NS_PER_S).contains(&created_s)
+    }
+
+    /// When it begins and ends, as nodes take it: full seconds, in nanoseconds since 1970.
+    pub fn turns_ns(&self) -> [u64; 2] {
         let (from_ns, to_ns) = self.granted_ns;
-        let ends_ns = created_s.saturating_add(life_s).saturating_mul(NS_PER_S);
-        created_s.saturating_mul(NS_PER_S) < to_ns && ends_ns > from_ns
+        [from_ns, to_ns].map(|at_ns| at_ns.div_ceil(NS_PER_S).saturating_mul(NS_PER_S))
     }
 
     /// Whether a node may put it in force at `now_s`.
@@ -135,13 +147,17 @@ mod tests {
     }
 
     #[test]
-    fn it_covers_the_segments_that_may_hold_footage_of_its_time_and_no_other() {
+    fn it_covers_the_segments_of_its_time_and_no_other() {
         let grant = StandingGrant::parse(&made(600)).expect("whole");
-        assert!(!grant.covers(MADE_S - 120, 120));
-        assert!(grant.covers(MADE_S - 119, 120));
-        assert!(grant.covers(MADE_S + 599, 120));
-        assert!(!grant.covers(MADE_S + 600, 120));
-        assert!(!grant.covers(u64::MAX, u64::MAX));
+        assert_eq!(grant.turns_ns(), [MADE_S * NS_PER_S, (MADE_S + 600) * NS_PER_S]);
+        for (created_s, covered) in [
+            (MADE_S - 1, false),
+            (MADE_S, true),
+            (MADE_S + 599, true),
+            (MADE_S + 600, false),
+        ] {
+            assert_eq!(grant.covers(created_s), covered, "{created_s}");
+        }
     }
 
     #[test]

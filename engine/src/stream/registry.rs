@@ -15,12 +15,13 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use harborseal_segment::identity::PublicKey;
 
 use crate::ledger::Reason;
 use crate::planted::{Planted, planted};
+use crate::statement::StandingGrant;
 
 /// `media_index` of a stream whose m-line is not known.
 pub const MEDIA_UNKNOWN: u16 = 0xFFFF;
@@ -55,6 +56,17 @@ pub struct Camera {
     pub unlisted: Media,
     /// Its session description (RFC 8866), sealed into every segment that holds its streams.
     pub sdp: Option<Arc<str>>,
+}
+
+/// A standing grant of a customer for one of its cameras. Has no `Debug`: it names the camera.
+#[derive(Clone)]
+pub struct Granting {
+    /// Index of the camera in [`Registry::cameras`].
+    pub camera: u32,
+    /// What the customer signed.
+    pub grant: Arc<StandingGrant>,
+    /// It stands in the audit log.
+    pub entered: Arc<Mutex<bool>>,
 }
 
 /// One registered SSRC of a camera.
@@ -122,6 +134,8 @@ pub struct Registry {
     pub customers: Vec<Customer>,
     /// In the order of the configuration.
     pub cameras: Vec<Camera>,
+    /// Standing grants: segments of their time get a key for each grantee.
+    pub grants: Vec<Granting>,
     by_ssrc: HashMap<u32, Rules, Mixed>,
     rules: Vec<Rule>,
     by_address: HashMap<(u128, u16), Admitted, Mixed>,
@@ -198,10 +212,22 @@ impl Registry {
         Ok(Registry {
             customers,
             cameras,
+            grants: Vec::new(),
             by_ssrc,
             rules,
             by_address,
         })
+    }
+
+    /// Whether a standing grant begins or ends after `seen_ns`, and not after `now_ns`.
+    pub fn grants_turn(&self, seen_ns: u64, now_ns: u64) -> bool {
+        let turns = |granting: &Granting| {
+            granting
+                .grant
+                .turns_ns()
+                .map(|at_ns| seen_ns < at_ns && at_ns <= now_ns)
+        };
+        self.grants.iter().any(|granting| turns(granting).contains(&true))
     }
 
     /// Whose packet this is.

@@ -52,7 +52,7 @@ impl Opener {
     /// used; [`Opener::failure`] tells the last.
     pub fn open_sealed(&self, enc: &[u8], ct: &[u8], info: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         match self.kem.open(enc, ct, info) {
-            Ok(opened) => opened.ok().flatten(),
+            Ok(opened) => opened,
             Err(why) => {
                 // The first failure is the cause of the rest.
                 let _ = self.failure.set(why);

@@ -38,7 +38,8 @@ impl Core {
                 continue;
             };
             if !self.log.stream_is_placed(index) {
-                let facts = facts_of(index, stream, &self.registry.cameras[camera as usize]);
+                let mut facts = facts_of(index, stream, &self.registry.cameras[camera as usize]);
+                facts.camera = camera;
                 let customer = self.registry.cameras[camera as usize].customer;
                 self.log
                     .place_stream(&mut self.pool, index, customer, &facts, now);
