@@ -71,3 +71,22 @@ fn read_text(path: &Path) -> Result<String, String> {
     file.map_err(|error| Plain(&error).to_string())?;
     Ok(text)
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::statement::Terms;
+    use harborseal_segment::identity::Identity;
+
+    /// Writes the grant that the example names: of `customer` for its front door.
+    pub fn write_the_example(folder: &Path, customer: &Identity) {
+        let terms = Terms {
+            customer: customer.public().clone(),
+            grantee: customer.public().clone(),
+            camera: "front-door".to_owned(),
+            purpose: "the example".to_owned(),
+        };
+        let text = StandingGrant::make(&terms, (0, 1_000_000_000), 0, customer);
+        std::fs::write(folder.join("guard.grant"), text).expect("written");
+    }
+}

@@ -545,6 +545,7 @@ fn the_example_is_valid_with_everything_on() {
         "v=0\nm=video 5004 RTP/AVP 96\n",
     )
     .expect("written");
+    grants::tests::write_the_example(folder.path(), &Identity::generate(&mut FixedBytes(&[1; 64])));
     let text = everything_on().replace("hsp1...", &KEY);
     let config = Config::from_text(&folder.path().join("engine.toml"), text, &[0]).map_err(|e| e.to_string());
     let config = config.expect("valid");
