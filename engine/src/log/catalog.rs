@@ -1,6 +1,7 @@
 //! The catalog of closed segments, and what retention does with it. Decisions only; the janitor carries them out.
 //!
-//! Oldest first, by the time a segment was closed. An open segment is not in it, so it can never be chosen.
+//! Oldest first, by the time a segment was closed, and within a second by its place in its chain: a segment's tombstone stands in a later one
+//! of its chain, which must not go before the segments between them. An open segment is not in it, so it can never be chosen.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -86,18 +87,19 @@ const MAX_TAKEN: usize = 500;
 /// The closed segments, oldest first. Told apart by their files: a repaired copy has its original's id.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    segments: BTreeMap<(u64, PathBuf), ClosedSegment>,
+    segments: BTreeMap<Age, ClosedSegment>,
     bytes: u64,
 }
+
+/// When a segment was closed, its place in its chain, and its file.
+type Age = (u64, u64, PathBuf);
 
 impl Catalog {
     /// Adds a segment; one already there is replaced.
     pub fn add(&mut self, segment: ClosedSegment) {
         self.bytes += segment.bytes;
-        if let Some(old) = self
-            .segments
-            .insert((segment.closed_s, segment.path.clone()), segment)
-        {
+        let age = (segment.closed_s, segment.chain_seq, segment.path.clone());
+        if let Some(old) = self.segments.insert(age, segment) {
             self.bytes -= old.bytes;
         }
     }
@@ -224,6 +226,23 @@ mod tests {
         assert_eq!(
             ids(catalog().take_expired(keep(None, None, Some(15)), 0, 0)),
             [(1, DeletionReason::MinFree), (2, DeletionReason::MinFree)]
+        );
+    }
+
+    #[test]
+    fn of_one_second_the_earlier_of_a_chain_goes_first() {
+        let mut catalog = Catalog::default();
+        for (n, path) in [(3, "a"), (1, "b"), (2, "c")] {
+            let path = PathBuf::from(path);
+            catalog.add(ClosedSegment {
+                path,
+                ..closed(n, 100, 10)
+            });
+        }
+        let oldest = std::iter::from_fn(|| catalog.take_oldest());
+        assert_eq!(
+            ids(oldest.collect()).iter().map(|(n, _)| *n).collect::<Vec<_>>(),
+            [1, 2, 3]
         );
     }
 
