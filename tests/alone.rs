@@ -132,6 +132,7 @@ impl Alone {
             name: "alice".into(),
             public_key: Identity::generate(&mut random).public().clone(),
             erasable: false,
+            enrolment: None,
         };
         let cameras = parts.ssrcs.iter().map(|ssrc| camera(*ssrc)).collect();
         let registry = Registry::new(vec![customer], cameras);
@@ -266,6 +267,7 @@ impl Alone {
             },
             backend: Backend::Ring,
             node: Arc::clone(&self.disk.node),
+            audit: None,
             wrap: |public, place, hint, secret, mut rng| wrap(public, place, hint, secret, &mut rng),
         };
         let created_s = self.now.real_ns / 1_000_000_000;

@@ -25,6 +25,8 @@ pub enum Reason {
     UnknownSsrc,
     /// The SSRC is registered, but not for this source.
     WrongSource,
+    /// It is a camera's, but nothing proves that its customer enrolled the key it would be sealed to.
+    NotEnrolled,
     /// The camera already has as many open streams as one camera may have.
     TooManyStreams,
     /// Arrived at another shard's socket and the hand-over queue was full.
@@ -39,7 +41,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in declaration order.
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 14] = [
         Reason::Truncated,
         Reason::BadVersion,
         Reason::BadPadding,
@@ -48,6 +50,7 @@ impl Reason {
         Reason::Oversize,
         Reason::UnknownSsrc,
         Reason::WrongSource,
+        Reason::NotEnrolled,
         Reason::TooManyStreams,
         Reason::RehomeFull,
         Reason::PoolExhausted,
@@ -66,6 +69,7 @@ impl Reason {
             Reason::Oversize => "oversize",
             Reason::UnknownSsrc => "unknown_ssrc",
             Reason::WrongSource => "wrong_source",
+            Reason::NotEnrolled => "not_enrolled",
             Reason::TooManyStreams => "too_many_streams",
             Reason::RehomeFull => "rehome_full",
             Reason::PoolExhausted => "pool_exhausted",

@@ -13,12 +13,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender};
 use harborseal_segment::body::ChainHead;
-use harborseal_segment::ids::RunId;
+use harborseal_segment::ids::{RunId, SegmentId};
 use harborseal_segment::node::NodeKey;
+use harborseal_segment::random::os_random;
 
 use crate::archive::FileSource;
 use crate::archive::closing::{Closing, Leftover, OldFile, Unused, close_leftover};
 use crate::archive::find::{self, FindError, Found};
+use crate::audit::entry::Bytes;
+use crate::audit::{AuditLog, Entry, Fact, Nonce};
 use crate::janitor::Notice;
 use crate::log::catalog::Note;
 use crate::uring::sys;
@@ -40,10 +43,12 @@ pub trait Attic {
     fn open(&self, path: &Path) -> io::Result<Self::File>;
     /// Seconds since 1970.
     fn now_s(&self) -> u64;
+    /// Enters a segment in the audit log, before it gets its footer.
+    fn announce(&self, segment: SegmentId, root: [u8; 32]) -> io::Result<()>;
 }
 
-/// `DATA/segments`.
-pub struct Folder(pub PathBuf);
+/// `DATA/segments`, and the audit log.
+pub struct Folder(pub PathBuf, pub Arc<AuditLog>);
 
 impl Attic for Folder {
     type File = FileSource;
@@ -58,6 +63,18 @@ impl Attic for Folder {
 
     fn now_s(&self) -> u64 {
         sys::realtime_ns() / 1_000_000_000
+    }
+
+    fn announce(&self, segment: SegmentId, root: [u8; 32]) -> io::Result<()> {
+        let fact = Fact::SegmentSealed {
+            segment,
+            root: Bytes(root),
+            part: 1,
+            parts: 1,
+            recovered: true,
+        };
+        let entry = Entry::new(self.now_s(), Nonce::generate(&mut os_random()), fact);
+        self.1.append(&[entry]).map(|_| ()).map_err(io::Error::other)
     }
 }
 
@@ -179,7 +196,7 @@ impl<A: Attic> Recovery<A> {
     fn settle_unused(&self, unused: Unused<A::File>, followed: bool) -> Result<Option<Closing>, Later> {
         let path = unused.path().to_owned();
         let settled = match followed {
-            true => unused.close().map(Some),
+            true => unused.close(&self.announce()).map(Some),
             false => unused.delete().map(|()| None),
         };
         settled.map_err(|error| self.cannot(&path, &error))
@@ -214,10 +231,11 @@ impl<A: Attic> Recovery<A> {
                 std::thread::sleep(owed.saturating_sub(began.elapsed()).min(ROUND));
             }
         };
+        let now_s = self.attic.now_s();
         let closed = self
             .attic
             .open(path)
-            .and_then(|file| close_leftover(file, present, &self.node, self.attic.now_s(), pace));
+            .and_then(|file| close_leftover(file, present, &self.node, now_s, &self.announce(), pace));
         match closed {
             Ok(Leftover::Written) if present.is_none() => Err(Later), // abandoned, and its file not let go yet
             Ok(Leftover::Written | Leftover::Deleted) => Ok(None),
@@ -247,6 +265,10 @@ impl<A: Attic> Recovery<A> {
             "cannot recover {path}: {error}; it is tried again"
         )));
         Later
+    }
+
+    fn announce(&self) -> impl Fn(SegmentId, [u8; 32]) -> io::Result<()> {
+        |segment, root| self.attic.announce(segment, root)
     }
 
     fn found(&self, closing: Closing) {

@@ -110,7 +110,7 @@ fn did_you_mean(nearest: &Option<&'static str>) -> String {
 const DROPPED: &str = "engine.dropped.";
 
 /// The engine's reasons for a drop (README of the engine: the ledger). Held against the engine's own list by a test.
-pub const REASONS: [&str; 13] = [
+pub const REASONS: [&str; 14] = [
     "truncated",
     "bad_version",
     "bad_padding",
@@ -119,6 +119,7 @@ pub const REASONS: [&str; 13] = [
     "oversize",
     "unknown_ssrc",
     "wrong_source",
+    "not_enrolled",
     "too_many_streams",
     "rehome_full",
     "pool_exhausted",

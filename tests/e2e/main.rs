@@ -1,6 +1,7 @@
 //! The whole engine from outside, one file per behaviour.
 
 mod addresses;
+mod audit;
 mod bad_days;
 mod bad_input;
 mod cameras;
@@ -11,6 +12,7 @@ mod deleted_folder;
 mod demo;
 mod disk_full;
 mod enrol;
+mod enrolled;
 mod grants;
 mod hostile;
 mod identities;

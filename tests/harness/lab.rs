@@ -63,7 +63,10 @@ pub struct Lab {
     cpus: Vec<usize>,
     /// Whole sections by name, in the order of their names.
     sections: BTreeMap<String, String>,
+    /// Each with the line that says what it is sealed to.
     customers: Vec<(String, String)>,
+    /// Lines at the top of the file.
+    top: Vec<String>,
     cameras: Vec<Camera>,
     data_dir: PathBuf,
 }
@@ -93,6 +96,7 @@ impl Lab {
             cpus: vec![cpu],
             sections: BTreeMap::new(),
             customers: Vec::new(),
+            top: Vec::new(),
             cameras: Vec::new(),
             data_dir: PathBuf::from("data"),
         };
@@ -133,12 +137,45 @@ impl Lab {
     #[track_caller]
     pub fn customer_with(&mut self, name: &str, more: &[&str]) {
         let public_key = self.identity_made_with(name, more);
-        self.customers.push((name.to_owned(), public_key));
+        self.customer_by(name, &format!("public_key = \"{public_key}\""));
     }
 
-    /// Registers a customer whose identity is made elsewhere, by its public key.
-    pub fn customer_known(&mut self, name: &str, public_key: &str) {
-        self.customers.push((name.to_owned(), public_key.to_owned()));
+    /// Makes an identity and an enrolment of it, and registers that.
+    #[track_caller]
+    pub fn enrolled(&mut self, name: &str) {
+        self.identity_made_with(name, &["--p256"]);
+        self.enrol(name, &[], name);
+        self.customer_enrolled(name);
+    }
+
+    /// Makes `OUT.enrolment`, signed by an identity.
+    #[track_caller]
+    pub fn enrol(&self, identity: &str, more: &[&str], out: &str) {
+        let (identity, out) = (self.identity(identity), self.path(&format!("{out}.enrolment")));
+        let arguments: [&std::ffi::OsStr; 5] = [
+            "enrol".as_ref(),
+            "--identity".as_ref(),
+            identity.as_ref(),
+            "-o".as_ref(),
+            out.as_ref(),
+        ];
+        harborseal(arguments.into_iter().chain(more.iter().map(std::ffi::OsStr::new))).ok();
+    }
+
+    /// Registers a customer by a line of one's own, in place of the one of that name.
+    pub fn customer_by(&mut self, name: &str, line: &str) {
+        self.customers.retain(|(other, _)| other != name);
+        self.customers.push((name.to_owned(), line.to_owned()));
+    }
+
+    /// Puts a line at the top of the configuration.
+    pub fn top(&mut self, line: &str) {
+        self.top.push(line.to_owned());
+    }
+
+    /// Registers a customer by its enrolment, `NAME.enrolment`, which is made already.
+    pub fn customer_enrolled(&mut self, name: &str) {
+        self.customer_by(name, &format!("enrolment = \"{name}.enrolment\""));
     }
 
     /// Makes an identity that the engine never hears of; returns its public key.
@@ -200,18 +237,19 @@ impl Lab {
         let data_dir = self.data_dir.display();
         let _ = writeln!(
             text,
-            "data_dir = \"{data_dir}\"\n[listen]\nrtp = {:?}",
+            "data_dir = \"{data_dir}\"\n{}[listen]\nrtp = {:?}",
+            self.top
+                .iter()
+                .map(|line| format!("{line}\n"))
+                .collect::<String>(),
             self.listen
         );
         let _ = writeln!(text, "[shards]\ncpus = {:?}", self.cpus);
         for (name, section) in &self.sections {
             let _ = writeln!(text, "[{name}]\n{section}");
         }
-        for (name, public_key) in &self.customers {
-            let _ = writeln!(
-                text,
-                "[[customer]]\nname = \"{name}\"\npublic_key = \"{public_key}\""
-            );
+        for (name, line) in &self.customers {
+            let _ = writeln!(text, "[[customer]]\nname = \"{name}\"\n{line}");
         }
         for camera in &self.cameras {
             let Camera {

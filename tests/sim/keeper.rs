@@ -153,6 +153,7 @@ impl SimKeeper {
             chain,
             backend,
             node,
+            audit: None,
             wrap: remembered_wrap,
         };
         let shared = Arc::new(Mutex::new(generator(0)));

@@ -323,6 +323,7 @@ impl Plan {
             name: format!("customer {index}").into(),
             public_key: public(index),
             erasable: false,
+            enrolment: None,
         };
         // A later configuration may list its customers in another order.
         let mut order: Vec<usize> = (0..self.customers).collect();

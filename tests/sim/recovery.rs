@@ -14,7 +14,7 @@ use harborseal::archive::find::{FindError, Found};
 use harborseal::janitor::Notice;
 use harborseal::log::catalog::Note;
 use harborseal::recovery::{Attic, Recovery};
-use harborseal_segment::ids::RunId;
+use harborseal_segment::ids::{RunId, SegmentId};
 use harborseal_segment::node::NodeKey;
 use harborseal_segment::source::Source;
 use rand::rngs::StdRng;
@@ -173,6 +173,10 @@ impl Attic for SimAttic {
 
     fn now_s(&self) -> u64 {
         self.platter.borrow().now_s
+    }
+
+    fn announce(&self, _: SegmentId, _: [u8; 32]) -> io::Result<()> {
+        Ok(())
     }
 }
 

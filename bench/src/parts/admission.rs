@@ -15,6 +15,7 @@ pub fn registry(ssrcs: &[u32]) -> Arc<Registry> {
         name: name.into(),
         public_key: Identity::generate(&mut FixedBytes(&[seed; 64])).public().clone(),
         erasable: false,
+        enrolment: None,
     };
     let media = Media {
         media_index: 0,

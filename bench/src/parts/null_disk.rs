@@ -149,6 +149,7 @@ impl NullDisk {
             },
             backend: self.backend,
             node: Arc::clone(&self.node),
+            audit: None,
             wrap: |public, place, hint, secret, mut rng| wrap(public, place, hint, secret, &mut rng),
         };
         let created_s = now.real_ns / 1_000_000_000;

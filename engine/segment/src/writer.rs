@@ -428,6 +428,11 @@ impl SegmentWriter {
         self.segment_id
     }
 
+    /// The slots whose KEY entries it has placed itself, in no order.
+    pub fn slots(&self) -> impl Iterator<Item = u32> {
+        self.slots.keys().copied()
+    }
+
     /// Where the next block goes: the end of all that was placed.
     pub fn next_offset(&self) -> u64 {
         self.next_offset

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use harborseal_segment::body::{ChainHead, FOOTER_RECOVERED, FooterBody, HEAD_FOOTER, HEAD_RECOVERED};
 use harborseal_segment::head::Head;
-use harborseal_segment::ids::RunId;
+use harborseal_segment::ids::{RunId, SegmentId};
 use harborseal_segment::node::NodeKey;
 use harborseal_segment::reader::read_footer;
 use harborseal_segment::recover::{CloseTail, Plan, plan};
@@ -20,6 +20,9 @@ use crate::uring::sys;
 
 /// Age at which a file without a single block is taken for the remains of a crash, in seconds.
 const EMPTY_AGE_S: u64 = 60;
+
+/// Hears of a segment and its root before it gets its footer, which it does not where that fails.
+pub type Announce<'a> = dyn Fn(SegmentId, [u8; 32]) -> io::Result<()> + 'a;
 
 /// What became of a leftover.
 pub enum Leftover<F> {
@@ -92,18 +95,19 @@ impl<F: OldFile> Unused<F> {
         self.file.delete()
     }
 
-    /// Closes it.
-    pub fn close(self) -> io::Result<Closing> {
-        close(self.file, &self.tail)
+    /// Closes it. `announce` hears of it before.
+    pub fn close(self, announce: &Announce<'_>) -> io::Result<Closing> {
+        close(self.file, &self.tail, announce)
     }
 }
 
-/// Looks at one file and closes it if a crash left it open. `progress` hears how many bytes were read, often, and may wait.
+/// Looks at one file and closes it if a crash left it open; `announce` hears of that before. `progress` hears how many bytes were read, often, and may wait.
 pub fn close_leftover<F: OldFile>(
     source: F,
     present: Option<RunId>,
     node: &NodeKey,
     now_s: u64,
+    announce: &Announce<'_>,
     progress: impl FnMut(u64),
 ) -> io::Result<Leftover<F>> {
     let head = match Head::read(&source) {
@@ -133,12 +137,16 @@ pub fn close_leftover<F: OldFile>(
             tail,
         }))),
         Plan::AlreadyClosed(report) => Ok(Leftover::Closed(closing_of(&source, &report)?)),
-        Plan::CloseTail(tail) => close(source, &tail).map(Leftover::Closed),
+        Plan::CloseTail(tail) => close(source, &tail, announce).map(Leftover::Closed),
         Plan::Corrupt(repair) => Ok(Leftover::Corrupt(closing_of(&source, &repair.report)?)),
     }
 }
 
-fn close(file: impl OldFile, tail: &CloseTail) -> io::Result<Closing> {
+fn close(file: impl OldFile, tail: &CloseTail, announce: &Announce<'_>) -> io::Result<Closing> {
+    // Where only the cut is missing, it was announced before the footer that is there.
+    if !tail.bytes.is_empty() {
+        announce(tail.report.head.id, tail.report.root)?;
+    }
     carry_out(&file, tail)?;
     let closing = read_closed(&file.again()?)?.map(|closing| Closing {
         just_now: true,

@@ -59,8 +59,10 @@ pub struct Entry {
 pub enum Fact {
     /// A node began to record.
     NodeStart {
-        /// Version of the program, and SHA-256 of its file.
+        /// Version of the program.
         build: String,
+        /// SHA-256 of its file.
+        program: Bytes<32>,
         /// SHA-256 of the configuration file.
         configuration: Bytes<32>,
         /// Whether it seals only to enrolled keys.
@@ -75,6 +77,8 @@ pub enum Fact {
     },
     /// A customer's first enrolment was pinned.
     Enrolment {
+        /// By what the node finds the enrolments of one customer: [`pin`].
+        pin: Bytes<16>,
         /// Commitment to the statement's hash.
         statement: Bytes<32>,
         /// The statement's own number.
@@ -84,6 +88,8 @@ pub enum Fact {
     },
     /// An enrolment took the place of another, signed by the key of that one.
     KeyRotation {
+        /// As in an enrolment.
+        pin: Bytes<16>,
         /// Commitment to the new statement's hash.
         statement: Bytes<32>,
         /// Commitment to the hash of the one replaced.
@@ -113,6 +119,8 @@ pub enum Fact {
         part: u32,
         /// In how many entries the customers stand.
         parts: u32,
+        /// Closed after a crash: whose keys were in it, nobody remembers.
+        recovered: bool,
     },
     /// A customer's grant was used on this node.
     Grant {
@@ -281,6 +289,17 @@ impl Nonce {
     }
 }
 
+/// By what the holder of `key`, the node, finds the enrolment of a name, its first replacement (`ordinal` 1) and so on. To everybody else
+/// no two of them have anything in common.
+pub fn pin(key: &[u8; 32], name: &str, ordinal: u64) -> Bytes<16> {
+    let mac = mac(
+        key,
+        b"harborseal/v1/pin",
+        &[&ordinal.to_be_bytes(), name.as_bytes()],
+    );
+    Bytes(*mac.first_chunk().expect("SHA-256 has 32 bytes"))
+}
+
 fn mac(salt: &Salt, label: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(salt).expect("HMAC takes a key of any length");
     mac.update(label);
@@ -359,6 +378,7 @@ mod tests {
             root: Bytes([2; 32]),
             part: 1,
             parts: 1,
+            recovered: false,
         }
     }
 
@@ -369,7 +389,7 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                r#"{{"v":1,"time_s":1795000000,"nonce":"{}","kind":"segment_sealed","segment":"{}","root":"{}","part":1,"parts":1,"customers":["{}"]}}"#,
+                r#"{{"v":1,"time_s":1795000000,"nonce":"{}","kind":"segment_sealed","segment":"{}","root":"{}","part":1,"parts":1,"recovered":false,"customers":["{}"]}}"#,
                 "03".repeat(16),
                 "01".repeat(16),
                 "02".repeat(32),

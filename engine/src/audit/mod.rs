@@ -6,7 +6,7 @@
 //! ```text
 //!   DATA/audit/checkpoint          the signed head          DATA/audit/lock       held for one append
 //!   DATA/audit/tile/…              hashes and entries       DATA/audit/cosigned   the last head that a witness signed too
-//!   DATA/audit/log.vkey            the key it is checked with
+//!   DATA/audit/log.vkey            the key it is checked with                DATA/audit/reserve    room for entries on a full disk
 //!   DATA/keys/audit.head           the head again, where restoring the log from a backup does not reach it
 //! ```
 //!
@@ -19,6 +19,7 @@ pub mod disk;
 pub mod entry;
 pub mod log;
 pub mod note;
+pub mod proof;
 pub mod read;
 pub mod tiles;
 pub mod tree;
@@ -34,10 +35,16 @@ use harborseal_segment::node::NodeKey;
 pub use entry::{Entry, Fact, Nonce, Salt};
 
 use crate::text::Plain;
+use crate::uring::sys;
 use disk::{Disk, OsDisk};
+use harborseal_segment::merkle::Hash;
 use log::Log;
 use note::{Note, NoteError};
+use read::Reader;
 use tiles::ENTRY_BYTES_MAX;
+
+/// Kept for a full disk: hundreds of entries' worth, and less than the least that a segment allocates (1 MiB), so that none takes it first.
+const RESERVE_BYTES: u64 = 512 << 10;
 
 /// Why the log was not read or written. Each names its file; none is about one entry alone, but [`AuditError::EntryTooLong`].
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +163,12 @@ impl AuditError {
         }
     }
 
+    /// Whether the disk, or a quota, has no more room.
+    pub fn is_no_space(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, AuditError::Io { error, .. } if matches!(error.kind(), StorageFull | QuotaExceeded))
+    }
+
     /// Whether reading or writing failed, rather than the log being other than it should be.
     pub fn is_io(&self) -> bool {
         matches!(self, AuditError::Io { .. } | AuditError::Poisoned { .. })
@@ -180,10 +193,12 @@ impl AuditLog {
         let held = take(&lock)?;
         let log = Log::open(OsDisk, data, node)?;
         drop(held);
-        Ok(AuditLog {
+        let log = AuditLog {
             log: Mutex::new(log),
             lock,
-        })
+        };
+        log.keep_reserve();
+        Ok(log)
     }
 
     /// Appends entries, all or none, and returns the index of the first. Returns only when they are durable: what they announce may then be
@@ -193,7 +208,47 @@ impl AuditLog {
         if let Some(entry) = entries.iter().find(|entry| entry.len() > ENTRY_BYTES_MAX) {
             return Err(AuditError::EntryTooLong { bytes: entry.len() });
         }
-        self.locked(|log| log.append(&entries))
+        let first = self.locked(|log| log.append(&entries)).or_else(|error| {
+            // A full disk must not keep the node from sealing what it has: retention deletes sealed segments only.
+            match error.is_no_space() && self.use_reserve() {
+                true => self.locked(|log| log.append(&entries)),
+                false => Err(error),
+            }
+        })?;
+        self.keep_reserve();
+        Ok(first)
+    }
+
+    /// Gives the reserve's space up; false if there was none.
+    fn use_reserve(&self) -> bool {
+        std::fs::remove_file(self.lock.with_file_name("reserve")).is_ok()
+    }
+
+    /// Has a reserve, as far as the disk has room; without one it is tried again with the next entry.
+    fn keep_reserve(&self) {
+        let path = self.lock.with_file_name("reserve");
+        if path.exists() {
+            return;
+        }
+        let made = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|file| sys::preallocate(&file, RESERVE_BYTES));
+        if made.is_err() {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+
+    /// Reads the log as it is now: `read` is given its tiles and the root that they must come to.
+    pub fn read<T>(
+        &self,
+        read: impl FnOnce(&mut Reader<'_, OsDisk>, &Hash) -> Result<T, AuditError>,
+    ) -> Result<T, AuditError> {
+        let head = self.checkpoint()?.checkpoint;
+        let folder = self.lock.parent().expect("the lock is in the log's folder");
+        read(&mut Reader::new(&OsDisk, folder, head.size), &head.root)
     }
 
     /// The head of the log as it is now.

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use harborseal_segment::merkle::{Hash, leaf_hash};
+use harborseal_segment::merkle::{Hash, MerkleTree, leaf_hash};
 
 use super::AuditError;
 use super::disk::Disk;
@@ -75,6 +75,24 @@ impl<'a, D: Disk> Reader<'a, D> {
         }
         let (_, hashes) = self.recent[slot].as_ref().expect("it was just put there");
         Ok(hashes)
+    }
+
+    /// Every entry, in order, with its index; an error unless all of them together come to `root`.
+    pub fn all_entries(&mut self, root: &Hash, each: &mut impl FnMut(u64, &[u8])) -> Result<(), AuditError> {
+        let mut tree = MerkleTree::new();
+        for bundle in 0..self.size.div_ceil(TILE_WIDTH) {
+            for entry in self.entries(bundle)? {
+                each(tree.leaf_count(), &entry);
+                tree.push(leaf_hash(&entry));
+            }
+        }
+        match tree.root() == *root {
+            true => Ok(()),
+            false => Err(AuditError::EditedTree {
+                path: self.folder.to_owned(),
+                size: self.size,
+            }),
+        }
     }
 
     /// The entries of one bundle, each held against its leaf in the tree.

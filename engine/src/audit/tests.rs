@@ -5,7 +5,7 @@ mod crash;
 use super::disk::OsDisk;
 use super::entry::Bytes;
 use super::note::{Checkpoint, Note, VerifierKey};
-use super::read::{self, Reader};
+use super::read;
 use super::*;
 use harborseal_segment::merkle::MerkleTree;
 use harborseal_segment::merkle::leaf_hash;

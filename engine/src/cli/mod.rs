@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 
 use crate::process;
 
+pub mod audit;
 pub mod check;
 mod clock;
 pub mod demo;
@@ -70,6 +71,7 @@ enum Command {
     Recover(recover::Args),
     List(list::Args),
     Export(export::Args),
+    Audit(audit::Args),
 }
 
 fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
@@ -86,6 +88,7 @@ fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
         Command::Recover(args) => recover::run(&args),
         Command::List(args) => list::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Audit(args) => audit::run(&args),
     }
 }
 

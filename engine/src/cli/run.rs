@@ -160,22 +160,24 @@ fn reload(running: Arc<Config>, levers: Arc<OnceLock<Levers>>) -> Reload {
         let levers = levers
             .get()
             .ok_or_else(|| "the engine is still starting".to_owned())?;
-        if !levers.reload(&new, RELOAD_PATIENCE) {
-            return Ok(
+        let reloaded = levers.reload(&new, RELOAD_PATIENCE)?;
+        let noted = |text: String| [vec![text], reloaded.notes.clone()].concat().join("; ");
+        if !reloaded.in_force {
+            return Ok(noted(
                 "accepted; it takes effect with the next segment, which the disk does not take yet"
                     .to_owned(),
-            );
+            ));
         }
         let cameras = counted(new.registry.cameras.len(), "camera");
         let customers = counted(new.registry.customers.len(), "customer");
         let waiting = new.sections_needing_restart(&running);
-        Ok(match waiting.is_empty() {
+        Ok(noted(match waiting.is_empty() {
             true => format!("{cameras} of {customers}"),
             false => format!(
                 "{cameras} of {customers}; changes of {} take a restart",
                 waiting.join(", ")
             ),
-        })
+        }))
     })
 }
 

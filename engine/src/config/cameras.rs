@@ -6,12 +6,14 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use harborseal_segment::identity::{KeyError, PublicKey};
 
 use super::document::{ConfigError, Document, Root, Section, Value};
 use super::grants;
 use super::sdp::{SDP_BYTES_MAX, Sdp};
+use crate::statement::Enrolment;
 use crate::stream::registry::{
     Camera, Conflict, Customer, MAX_STREAMS_PER_CAMERA, Media, Registry, Source, Stream,
 };
@@ -20,9 +22,12 @@ use crate::text::Plain;
 /// Longest name of a customer and longest id of a camera, in bytes of UTF-8.
 const NAME_BYTES_MAX: usize = 255;
 
+/// Longest enrolment read: sixteen recipients of 2 KiB each, and room.
+const ENROLMENT_BYTES_MAX: usize = 64 << 10;
+
 /// Reads every `[[customer]]` and `[[camera]]`.
 pub fn parse(document: &Document, root: &Root<'_>) -> Result<Registry, ConfigError> {
-    let (customers, names) = customers(root)?;
+    let (customers, names) = customers(document, root)?;
     let mut descriptions = Descriptions {
         document,
         known: HashMap::new(),
@@ -49,7 +54,10 @@ pub fn parse(document: &Document, root: &Root<'_>) -> Result<Registry, ConfigErr
 }
 
 /// The customers, and the index of each by name.
-fn customers<'a>(root: &'a Root<'_>) -> Result<(Vec<Customer>, HashMap<&'a str, u32>), ConfigError> {
+fn customers<'a>(
+    document: &Document,
+    root: &'a Root<'_>,
+) -> Result<(Vec<Customer>, HashMap<&'a str, u32>), ConfigError> {
     let mut lines = HashMap::new();
     let mut names = HashMap::new();
     let mut found = Vec::new();
@@ -63,21 +71,59 @@ fn customers<'a>(root: &'a Root<'_>) -> Result<(Vec<Customer>, HashMap<&'a str, 
             name,
             u32::try_from(found.len()).expect("a configuration file holds fewer than 2^32 customers"),
         );
-        let key = section.require("public_key")?;
+        let enrolment = section
+            .get("enrolment")
+            .map(|value| enrolment(document, &value))
+            .transpose()?;
+        let key = match &enrolment {
+            Some(_) => section.get("public_key"),
+            None => Some(section.require("public_key")?),
+        };
+        let text = key.map(|key| key.text()).transpose()?;
         let erasable = section.get("erasable").map_or(Ok(false), |value| value.flag())?;
-        found.push((name, key, key.text()?, erasable));
+        found.push((name, key, text, enrolment, erasable));
     }
-    let texts = found.iter().map(|(_, _, text, _)| *text).collect::<Vec<_>>();
-    let keys = parse_keys(&texts);
-    let customers = found.iter().zip(keys).map(|((name, value, _, erasable), key)| {
-        let public_key = key.map_err(|error| value.error(error))?;
-        Ok(Customer {
-            name: (*name).into(),
+    let texts = found
+        .iter()
+        .filter_map(|(_, _, text, _, _)| *text)
+        .collect::<Vec<_>>();
+    let mut keys = parse_keys(&texts).into_iter();
+    let mut customers = Vec::with_capacity(found.len());
+    for (name, value, _, enrolment, erasable) in found {
+        let written = match value {
+            Some(value) => {
+                let key = keys.next().expect("one result for each key");
+                Some((value, key.map_err(|error| value.error(error))?))
+            }
+            None => None,
+        };
+        let public_key = match (&enrolment, written) {
+            (Some(enrolment), Some((value, key))) if enrolment.public != key => {
+                return Err(value.error("is not the key that the enrolment enrols; leave one of the two out"));
+            }
+            (Some(enrolment), _) => enrolment.public.clone(),
+            (None, Some((_, key))) => key,
+            (None, None) => unreachable!("a customer without enrolment has a public key"),
+        };
+        customers.push(Customer {
+            name: name.into(),
             public_key,
-            erasable: *erasable,
-        })
-    });
-    Ok((customers.collect::<Result<_, _>>()?, names))
+            enrolment,
+            erasable,
+        });
+    }
+    Ok((customers, names))
+}
+
+/// Reads the statement that a customer's `enrolment` names.
+fn enrolment(document: &Document, value: &Value<'_>) -> Result<Arc<Enrolment>, ConfigError> {
+    let path = document.file_named(value.text()?);
+    let text = read_file(&path, ENROLMENT_BYTES_MAX);
+    let enrolment = text.and_then(|text| Enrolment::parse(&text).map_err(|error| error.to_string()));
+    match enrolment {
+        Ok(enrolment) => Ok(Arc::new(enrolment)),
+        Err(error) => Err(value.error(format_args!("{}: {error}", path.display()))),
+    }
 }
 
 /// Parses public keys, each of which takes a signature check, on all CPUs.
@@ -229,7 +275,7 @@ impl<'a> Descriptions<'a> {
             Sdp::parse(text).map_err(|error| value.error(error))
         } else {
             let path = self.document.file_named(text);
-            let parsed = read_file(&path).and_then(|text| Sdp::parse(&text));
+            let parsed = read_file(&path, SDP_BYTES_MAX).and_then(|text| Sdp::parse(&text));
             parsed.map_err(|error| value.error(format_args!("{}: {error}", path.display())))
         }?;
         self.known.insert(text, parsed.clone());
@@ -237,13 +283,13 @@ impl<'a> Descriptions<'a> {
     }
 }
 
-fn read_file(path: &Path) -> Result<String, String> {
+fn read_file(path: &Path, bytes_max: usize) -> Result<String, String> {
     let metadata = std::fs::metadata(path).map_err(|error| Plain(&error).to_string())?;
     if !metadata.is_file() {
         return Err("not a file".to_owned());
     }
     let mut bytes = Vec::new();
-    let file = File::open(path).and_then(|file| file.take(SDP_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
+    let file = File::open(path).and_then(|file| file.take(bytes_max as u64 + 1).read_to_end(&mut bytes));
     file.map_err(|error| Plain(&error).to_string())?;
     String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())
 }

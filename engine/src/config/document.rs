@@ -19,7 +19,7 @@ use super::units;
 
 /// Every section and its keys. `""` is the top of the file; `customer` and `camera` may be repeated.
 pub const KEYS: [(&str, &[&str]); 14] = [
-    ("", &["data_dir"]),
+    ("", &["data_dir", "require_enrolment"]),
     ("listen", &["rtp", "rtcp"]),
     ("shards", &["cpus"]),
     ("memory", &["limit", "allow_unlocked"]),
@@ -31,7 +31,10 @@ pub const KEYS: [(&str, &[&str]); 14] = [
     ("recovery", &["rate_limit"]),
     ("seal", &["backend"]),
     ("process", &["user", "require_sandbox", "read"]),
-    ("customer", &["name", "public_key", "erasable", "grants"]),
+    (
+        "customer",
+        &["name", "public_key", "enrolment", "erasable", "grants"],
+    ),
     ("camera", &["id", "customer", "source", "ssrc", "sdp"]),
 ];
 

@@ -24,9 +24,13 @@ pub use settings::{memory_min_bytes, usable_cpus};
 
 use crate::stream::registry::Registry;
 use document::Document;
+use sha2::{Digest, Sha256};
 
 /// Longest configuration file taken: ten thousand cameras with inline descriptions of the longest kind, and room.
 const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// Whether only enrolled keys are sealed to, where the file does not say.
+pub const REQUIRE_ENROLMENT: bool = false;
 
 /// A valid configuration.
 pub struct Config {
@@ -34,6 +38,10 @@ pub struct Config {
     pub path: PathBuf,
     /// Where segments and keys are kept; absolute.
     pub data_dir: PathBuf,
+    /// SHA-256 of the file, which the audit log holds.
+    pub digest: [u8; 32],
+    /// Whether only keys are sealed to that their customers enrolled.
+    pub require_enrolment: bool,
     /// Everything that has a default.
     pub settings: Settings,
     /// The customers and cameras.
@@ -241,6 +249,7 @@ impl Config {
 
     /// Checks `text` as if it stood in a file at `path`, on a machine with these CPUs.
     pub fn from_text(path: &Path, text: String, cpus: &[usize]) -> Result<Config, ConfigError> {
+        let digest = Sha256::digest(&text).into();
         let document = Document::new(path, text);
         let root = document.parse()?;
         root.refuse_unknown()?;
@@ -250,6 +259,8 @@ impl Config {
             folder => path.parent().unwrap_or(Path::new("")).join(folder),
         };
         let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
+        let require_enrolment = root.top().get("require_enrolment");
+        let require_enrolment = require_enrolment.map_or(Ok(REQUIRE_ENROLMENT), |value| value.flag())?;
         let registry = cameras::parse(&document, &root)?;
         let mut settings = settings::parse(&root, &registry, cpus)?;
         for folder in &mut settings.process.read {
@@ -258,6 +269,8 @@ impl Config {
         Ok(Config {
             path: path.to_owned(),
             data_dir,
+            digest,
+            require_enrolment,
             settings,
             registry: Arc::new(registry),
             folders: document.folders_named(),

@@ -35,7 +35,7 @@ const ALARMS: [(Count, &str); 4] = [
 pub struct Alarms {
     counts: [u64; ALARMS.len()],
     quiet_until_ns: [u64; ALARMS.len()],
-    strays_quiet_until_ns: [u64; 2],
+    strays_quiet_until_ns: [u64; 3],
 }
 
 impl Alarms {
@@ -58,6 +58,10 @@ impl Alarms {
     pub fn stray(&mut self, stray: &Stray, now_ns: u64) -> Option<String> {
         let (at, why) = match stray.reason {
             Reason::WrongSource => (0, "is registered, but not from there"),
+            Reason::NotEnrolled => (
+                2,
+                "is of a customer whose key is not enrolled: nothing of it is recorded; `harborseal check` says whose",
+            ),
             _ => (1, "is no camera's"),
         };
         if now_ns < self.strays_quiet_until_ns[at] {

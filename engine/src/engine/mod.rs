@@ -8,7 +8,9 @@
 //!
 //! A stop is ordered: shards make everything durable and hang up, their keepers close the segments and hang up, then recovery and the janitor end.
 
+mod enrolment;
 mod home;
+mod levers;
 pub mod memory;
 mod opened;
 mod sockets;
@@ -18,15 +20,15 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use harborseal_segment::cipher::Backend;
 use harborseal_segment::ids::RunId;
 use harborseal_segment::keys::wrap;
 use harborseal_segment::node::NodeKey;
 use harborseal_segment::random::os_random;
 
+use crate::audit::AuditLog;
 use crate::chunk::Pool;
 use crate::config::{Config, SealBackend};
 use crate::janitor::{self, Janitor, Notice};
@@ -47,7 +49,9 @@ use crate::stream::registry::Registry;
 use crate::uring::memory::{Region, RegionOptions};
 use crate::uring::sys::{self, Waker};
 use crate::uring::{Ring, RingOptions, probe};
+use enrolment::{Enroller, at_start, no_audit};
 use home::Home;
+pub use levers::{Levers, Reloaded};
 use memory::Plan;
 pub use opened::{Opened, open};
 
@@ -88,6 +92,7 @@ pub struct Running {
     pub notes: Vec<String>,
     retention: Arc<Mutex<Retention>>,
     home: Home,
+    enroller: Arc<Enroller>,
 }
 
 struct RunningShard {
@@ -125,8 +130,12 @@ pub fn start(config: &Config, opened: Opened, ports: Vec<ShardPort>) -> Result<R
         home,
         sockets,
         mut notes,
+        program,
     } = opened;
     let node = Arc::new(home.node_key()?);
+    let audit = Arc::new(AuditLog::open(&config.data_dir, Arc::clone(&node)).map_err(no_audit)?);
+    let enroller = Arc::new(Enroller::new(&config.data_dir, &node, Arc::clone(&audit)));
+    let standing = at_start(&enroller, config, program)?;
     let settings = &config.settings;
     let cpus = &settings.shards.cpus;
     let backend = match settings.seal.backend {
@@ -137,6 +146,7 @@ pub fn start(config: &Config, opened: Opened, ports: Vec<ShardPort>) -> Result<R
         SealBackend::AesGcm => Backend::AesGcm,
     };
     notes.insert(0, format!("sealing with {}", backend.name()));
+    notes.extend(standing.notes());
     notes.extend(opened::memory_for_keys(settings.memory.allow_unlocked)?);
     let listen = sockets.addresses;
 
@@ -171,7 +181,7 @@ pub fn start(config: &Config, opened: Opened, ports: Vec<ShardPort>) -> Result<R
             lock,
             backend,
             node: Arc::clone(&node),
-            registry: Arc::clone(&config.registry),
+            registry: Arc::clone(&standing.registry),
         };
         let (requests, requests_of_shard) = unbounded();
         let (replies, replies_of_keeper) = unbounded();
@@ -190,6 +200,7 @@ pub fn start(config: &Config, opened: Opened, ports: Vec<ShardPort>) -> Result<R
             },
             backend,
             node: Arc::clone(&node),
+            audit: Some(Arc::clone(&audit)),
             wrap: |public, place, hint, secret, mut rng| wrap(public, place, hint, secret, &mut rng),
         };
         keepers.push(spawn_keeper(
@@ -237,7 +248,7 @@ pub fn start(config: &Config, opened: Opened, ports: Vec<ShardPort>) -> Result<R
     let (abandoned, abandoned_of_run) = unbounded();
     let stopping = Arc::new(AtomicBool::new(false));
     let recovery = Recovery {
-        attic: Folder(home.segments.clone()),
+        attic: Folder(home.segments.clone(), audit),
         run_id,
         node,
         bytes_per_s: settings.recovery.rate_limit_bytes_per_s,
@@ -266,44 +277,8 @@ pub fn start(config: &Config, opened: Opened, ports: Vec<ShardPort>) -> Result<R
         notes,
         home,
         retention,
+        enroller,
     })
-}
-
-/// What may be asked of a running engine, from any thread.
-#[derive(Clone)]
-pub struct Levers {
-    shards: Vec<(Sender<Command>, Waker)>,
-    retention: Arc<Mutex<Retention>>,
-}
-
-impl Levers {
-    /// Puts another configuration's customers, cameras and retention in force: the former with each shard's next segment, which
-    /// begins as soon as it is ready. Waits for that; false if some shard has not got there within `patience`, because its disk
-    /// does not take a new segment.
-    pub fn reload(&self, config: &Config, patience: Duration) -> bool {
-        *self
-            .retention
-            .lock()
-            .expect("nobody panics while holding a copy's lock") = retention_of(config);
-        let (in_force, waiting) = bounded::<()>(0);
-        self.tell_all(|| Command::Reload(Arc::clone(&config.registry), in_force.clone()));
-        drop(in_force);
-        // Nothing is ever sent: the channel ends when the last shard has dropped its end.
-        waiting.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
-    }
-
-    /// Asks every shard to stop receiving, make everything durable and end.
-    pub fn stop(&self) {
-        self.tell_all(|| Command::Stop);
-    }
-
-    fn tell_all(&self, command: impl Fn() -> Command) {
-        for (commands, waker) in &self.shards {
-            // A shard that has ended needs no telling.
-            let _ = commands.send(command());
-            waker.wake();
-        }
-    }
 }
 
 /// Tells people when a thread the engine cannot do without ends before it was told to, by an error or a panic.
@@ -342,6 +317,7 @@ impl Running {
         Levers {
             shards: self.shards.iter().map(of_shard).collect(),
             retention: Arc::clone(&self.retention),
+            enroller: Arc::clone(&self.enroller),
         }
     }
 

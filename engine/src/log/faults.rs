@@ -31,8 +31,7 @@ impl Log {
         for at in 0..active.customers.len() {
             let keys = &mut active.customers[at];
             if !std::mem::replace(&mut keys.written, true) {
-                let entry = std::slice::from_ref(&keys.entry);
-                let (placed, block) = active.writer.add_keys(entry, durable);
+                let (placed, block) = active.writer.add_keys(&keys.entries, durable);
                 active.keep(&block);
                 active.place_meta(pool, placed, &block, now);
             }

@@ -25,8 +25,10 @@ use harborseal_segment::writer::{FinishParams, SegmentWriter};
 use super::catalog::{ClosedSegment, Note, segment_path};
 use super::files::Files;
 use super::granting;
-use super::prepare::{Chain, Given, Grantee, Order, Prepared, Wrapping, prepare};
+use super::prepare::{Chain, CustomerKeys, Given, Grantee, Order, Prepared, Wrapping, prepare};
 use super::{Handle, Request, header_of};
+use crate::audit::entry::{Bytes, CUSTOMERS_MAX};
+use crate::audit::{AuditLog, Entry, Fact, Nonce, Salt};
 use crate::keystore::{Drawn, Keystore, NewSegment};
 use crate::planted::{Planted, planted};
 use crate::statement;
@@ -63,6 +65,8 @@ pub struct KeeperSettings {
     pub backend: Backend,
     /// The node's signing key.
     pub node: Arc<NodeKey>,
+    /// Where each segment is entered before it is sealed; nowhere in tests of the keeper alone.
+    pub audit: Option<Arc<AuditLog>>,
     /// How a customer's secret is wrapped: [`wrap`], but in the simulator, which remembers what that came to.
     pub wrap: Wrapping,
 }
@@ -73,6 +77,8 @@ struct SegmentFile<F> {
     id: SegmentId,
     prev: Option<SegmentId>,
     chain_seq: u64,
+    /// Audit salts of the customers, by slot.
+    salts: HashMap<u32, Salt>,
 }
 
 /// The keeper of one shard.
@@ -85,6 +91,8 @@ pub struct Keeper<F: Files> {
     next_handle: u32,
     /// H of each customer by public key, and the chain position it is for.
     hints: HashMap<String, (u64, Locked<Hint>)>,
+    /// Entries of sealed segments that a full disk kept out of the audit log.
+    unentered: Vec<Entry>,
     janitor: Sender<Note>,
     /// The kind of failure that was reported last.
     said: Option<io::ErrorKind>,
@@ -113,6 +121,7 @@ impl<F: Files> Keeper<F> {
             files: HashMap::new(),
             next_handle: 0,
             hints: HashMap::new(),
+            unentered: Vec::new(),
             janitor,
             said: None,
             erase_keys: None,
@@ -237,7 +246,16 @@ impl<F: Files> Keeper<F> {
         self.said = None;
         prepared.handle = Handle(self.next_handle);
         self.next_handle += 1;
+        let salt_of =
+            |(customer, keys): (&Customer, &CustomerKeys)| Some((keys.slot, *customer.audit_salt()?));
+        let salts = order
+            .registry
+            .customers
+            .iter()
+            .zip(&prepared.customers)
+            .filter_map(salt_of);
         let kept = SegmentFile {
+            salts: salts.collect(),
             file: file.clone(),
             path,
             id,
@@ -409,11 +427,35 @@ impl<F: Files> Keeper<F> {
     ) -> io::Result<ClosedSegment> {
         let closed_s = self.world.now_s();
         let durable_upto = writer.next_offset();
+        let slots: Vec<u32> = writer.slots().collect();
         let finished = writer.finish(
             Some(&self.settings.node),
             FinishParams::sealed(prev_root, durable_upto, closed_s),
         );
         let end = finished.offset + finished.bytes.len() as u64;
+        if let Some(audit) = &self.settings.audit {
+            // The footer makes it sealed; so the entry comes first. Without it the footer is not written either: all that was recorded
+            // stays durable, and recovery closes the segment once the log can be written.
+            let salts: Vec<Salt> = slots
+                .iter()
+                .filter_map(|slot| file.salts.get(slot).copied())
+                .collect();
+            let entries = sealed_entries(file.id, finished.root, closed_s, &salts, &mut *self.rng);
+            self.unentered.extend(entries);
+            match audit.append(&self.unentered) {
+                Ok(_) => self.unentered.clear(),
+                // Retention frees space by deleting sealed segments only: were this one left unsealed, a full disk would stay full.
+                Err(error) if error.is_no_space() => {
+                    self.tell(Note::Trouble(format!(
+                        "{error}; segments are sealed meanwhile, and entered once there is room"
+                    )));
+                }
+                Err(error) => {
+                    self.unentered.clear();
+                    return Err(io::Error::other(error));
+                }
+            }
+        }
         self.world.write(&file.path, &finished.bytes, finished.offset)?;
         self.world.sync_data(&file.path)?;
         self.world.truncate(&file.path, end)?;
@@ -500,6 +542,31 @@ fn note_slots(
         true => Noted::Yes(drawn.troubles),
         false => Noted::ErasedMeanwhile,
     })
+}
+
+/// The entries that announce a sealed segment: one, or as many as its customers take.
+fn sealed_entries(
+    segment: SegmentId,
+    root: [u8; 32],
+    now_s: u64,
+    salts: &[Salt],
+    rng: &mut dyn CryptoRng,
+) -> Vec<Entry> {
+    let parts = salts.len().div_ceil(CUSTOMERS_MAX).max(1) as u32;
+    (1..=parts)
+        .map(|part| {
+            let from = (part as usize - 1) * CUSTOMERS_MAX;
+            let of_part = &salts[from..salts.len().min(from + CUSTOMERS_MAX)];
+            let fact = Fact::SegmentSealed {
+                segment,
+                root: Bytes(root),
+                part,
+                parts,
+                recovered: false,
+            };
+            Entry::concerning(now_s, Nonce::generate(rng), fact, of_part)
+        })
+        .collect()
 }
 
 /// Whether it failed for lack of space, or of quota.

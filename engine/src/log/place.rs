@@ -45,7 +45,7 @@ impl Log {
         let keys = &mut active.customers[customer as usize];
         if !keys.written && !planted(Planted::KeyAfterChunk) {
             keys.written = true;
-            let (placed, bytes) = active.writer.add_keys(std::slice::from_ref(&keys.entry), durable);
+            let (placed, bytes) = active.writer.add_keys(&keys.entries, durable);
             active.keep(&bytes);
             active.place_meta(pool, placed, &bytes, now);
         }

@@ -6,6 +6,7 @@
 //!
 //! Slots and the order of KEY entries and STREAM blocks are shuffled anew for each segment (design §5): their order says nothing about who is who.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use harborseal_segment::block::{BLOCK_ALIGN, Header};
@@ -21,7 +22,7 @@ use rand::seq::SliceRandom;
 
 use super::keeper::KeeperSettings;
 use super::{Handle, StreamSeal};
-use crate::stream::registry::{Media, Registry};
+use crate::stream::registry::{Camera, Customer, Media, Registry};
 use crate::uring::{Locked, scrub_stack};
 
 /// What the shard asks for.
@@ -67,8 +68,8 @@ pub struct CustomerKeys {
     pub secret: Locked<SegmentSecret>,
     /// E, where the slot is erasable.
     pub erase: Option<Locked<EraseSecret>>,
-    /// S and H, wrapped to the customer's key.
-    pub entry: KeyEntry,
+    /// S and H, wrapped to the customer's key, and to whom it names beside itself.
+    pub entries: Vec<KeyEntry>,
     /// Whether its KEY block stands in the segment.
     pub written: bool,
 }
@@ -187,14 +188,17 @@ pub fn prepare(
         order.registry.cameras[camera as usize].customer as usize
     };
     let mut kept = Vec::with_capacity(streams.len() + 1);
-    let mut entries: Vec<usize> = streams.iter().map(|facts| owner(facts)).collect();
-    entries.sort_unstable();
-    entries.dedup();
+    let mut active: Vec<usize> = streams.iter().map(|facts| owner(facts)).collect();
+    active.sort_unstable();
+    active.dedup();
+    let mut entries = Vec::with_capacity(active.len());
+    for customer in active {
+        customers[customer].written = true;
+        entries.extend_from_slice(&customers[customer].entries);
+    }
     entries.shuffle(&mut rng);
     for batch in entries.chunks(ENTRIES_PER_BLOCK) {
-        let of_batch: Vec<KeyEntry> = batch.iter().map(|c| customers[*c].entry.clone()).collect();
-        batch.iter().for_each(|c| customers[*c].written = true);
-        let (_, block) = writer.add_keys(&of_batch, 0);
+        let (_, block) = writer.add_keys(batch, 0);
         kept.push(without_padding(&block));
     }
     let origin = OriginBody {
@@ -259,30 +263,29 @@ fn wrap_all(
 ) -> Vec<CustomerKeys> {
     let mut slots: Vec<u32> = (0..registry.customers.len() as u32).collect();
     slots.shuffle(&mut rng);
-    let of_customer = |(at, (customer, slot)): (usize, (&crate::stream::registry::Customer, u32))| {
+    let of_customer = |(at, (customer, slot)): (usize, (&Customer, u32))| {
         let secret = Locked::made_by(|| SegmentSecret::generate(&mut rng));
         let key = given.erase_keys.get(at).and_then(Option::as_ref);
         let erase = key.map(|key| Locked::made_by(|| key.secret(&segment_id, slot)));
-        let context = Wrap {
-            node_id: settings.node.public().id(),
-            segment_id,
-            slot,
-            i: 0,
-            n: 1,
-            erase: erase.as_deref(),
-        };
-        let entry = (settings.wrap)(
-            &customer.public_key,
-            &context,
-            given.hints[at],
-            &secret,
-            &mut *rng,
-        );
+        let recipients: Vec<&PublicKey> = customer.recipients().collect();
+        let n = u8::try_from(recipients.len()).expect("an enrolment names few recipients");
+        let wrapped = (0..n).zip(recipients).map(|(i, public)| {
+            let context = Wrap {
+                node_id: settings.node.public().id(),
+                segment_id,
+                slot,
+                i,
+                n,
+                erase: erase.as_deref(),
+            };
+            (settings.wrap)(public, &context, given.hints[at], &secret, &mut *rng)
+        });
+        let entries = wrapped.collect();
         CustomerKeys {
             slot,
             secret,
             erase,
-            entry,
+            entries,
             written: false,
         }
     };
@@ -404,24 +407,44 @@ fn wrap_for_grantees(
     entries
 }
 
-/// Where each camera of `old` stands in `new`: the same id of the same customer key is the same camera.
+/// Where each camera of `old` stands in `new`: the same id of the same customer is the same camera, also under a new key that its
+/// old one signed for.
 fn remap(old: &Arc<Registry>, new: &Arc<Registry>) -> Arc<[Option<u32>]> {
     if Arc::ptr_eq(old, new) {
         return (0..old.cameras.len() as u32).map(Some).collect();
     }
-    let name = |registry: &Registry, at: usize| {
-        let camera = &registry.cameras[at];
-        (
-            registry.customers[camera.customer as usize].public_key.to_text(),
-            camera.id.clone(),
-        )
-    };
-    let places: std::collections::HashMap<_, u32> = (0..new.cameras.len())
-        .map(|at| (name(new, at), at as u32))
+    let customers = same_customers(old, new);
+    let places: HashMap<(u32, &str), u32> = (0..)
+        .zip(&new.cameras)
+        .map(|(at, camera)| ((camera.customer, &*camera.id), at))
         .collect();
-    (0..old.cameras.len())
-        .map(|at| places.get(&name(old, at)).copied())
-        .collect()
+    let place = |camera: &Camera| {
+        let customer = customers[camera.customer as usize]?;
+        places.get(&(customer, &*camera.id)).copied()
+    };
+    old.cameras.iter().map(place).collect()
+}
+
+/// Where each customer of `old` stands in `new`.
+fn same_customers(old: &Registry, new: &Registry) -> Vec<Option<u32>> {
+    let (mut by_key, mut by_replaced) = (HashMap::new(), HashMap::new());
+    for (at, customer) in (0u32..).zip(&new.customers) {
+        by_key.insert(customer.public_key.to_text(), at);
+        if let Some(replaced) = customer
+            .enrolment
+            .as_ref()
+            .and_then(|enrolment| enrolment.previous)
+        {
+            by_replaced.insert(replaced, at);
+        }
+    }
+    let place = |customer: &Customer| {
+        let by_key = by_key.get(&customer.public_key.to_text());
+        let enrolment = customer.enrolment.as_ref();
+        let found = by_key.or_else(|| by_replaced.get(enrolment?.hash())).copied();
+        found.filter(|at| customer.goes_on_as(&new.customers[*at as usize]))
+    };
+    old.customers.iter().map(place).collect()
 }
 
 /// A block without the zeros behind its body, to be kept in memory.

@@ -42,6 +42,7 @@ pub struct Enrolment {
     /// By the key of the statement that this one replaces.
     previous_signature: Option<[u8; 64]>,
     signed: String,
+    text: String,
     hash: [u8; 32],
 }
 
@@ -151,6 +152,7 @@ impl Enrolment {
             previous_signature,
             signed,
             hash: lines.hash(),
+            text: lines.text,
         };
         enrolment.consistent()
     }
@@ -171,6 +173,11 @@ impl Enrolment {
     /// Whom a segment is to be sealed to: the customer, then the recovery recipients.
     pub fn recipients(&self) -> impl Iterator<Item = &PublicKey> {
         std::iter::once(&self.public).chain(&self.recovery)
+    }
+
+    /// The whole statement, as it was written.
+    pub fn to_text(&self) -> &str {
+        &self.text
     }
 
     /// SHA-256 of the statement: of its file as it was written.

@@ -21,7 +21,7 @@ use harborseal_segment::identity::PublicKey;
 
 use crate::ledger::Reason;
 use crate::planted::{Planted, planted};
-use crate::statement::StandingGrant;
+use crate::statement::{Enrolment, StandingGrant};
 
 /// `media_index` of a stream whose m-line is not known.
 pub const MEDIA_UNKNOWN: u16 = 0xFFFF;
@@ -39,6 +39,33 @@ pub struct Customer {
     pub public_key: PublicKey,
     /// Whether opening its footage takes a key of the node's key store too, which can be destroyed.
     pub erasable: bool,
+    /// The statement by which the customer says so; none where nobody signed for the key.
+    pub enrolment: Option<Arc<Enrolment>>,
+}
+
+impl Customer {
+    /// Whom its segments are sealed to: the customer, and whom its enrolment names beside it.
+    pub fn recipients(&self) -> impl Iterator<Item = &PublicKey> {
+        let recovery = self
+            .enrolment
+            .as_ref()
+            .map_or(&[][..], |enrolment| &enrolment.recovery);
+        std::iter::once(&self.public_key).chain(recovery)
+    }
+
+    /// What the audit log names it by.
+    pub fn audit_salt(&self) -> Option<&[u8; 32]> {
+        self.enrolment.as_ref().map(|enrolment| &enrolment.audit_salt)
+    }
+
+    /// Whether `later` is the same customer: it has the same key, or one that this one's key signed for.
+    pub fn goes_on_as(&self, later: &Customer) -> bool {
+        let signed_for = || {
+            let (old, new) = self.enrolment.as_ref().zip(later.enrolment.as_ref())?;
+            new.replaces(old).ok()
+        };
+        self.public_key == later.public_key || signed_for().is_some()
+    }
 }
 
 /// One camera. Has no `Debug`: its id is stored only sealed.
@@ -139,6 +166,8 @@ pub struct Registry {
     by_ssrc: HashMap<u32, Rules, Mixed>,
     rules: Vec<Rule>,
     by_address: HashMap<(u128, u16), Admitted, Mixed>,
+    /// Per customer, whether its packets are refused; empty where nobody's are.
+    refused: Box<[bool]>,
 }
 
 /// Two cameras that one packet could belong to, as indices into the cameras; `first` < `second`.
@@ -216,6 +245,7 @@ impl Registry {
             by_ssrc,
             rules,
             by_address,
+            refused: Box::default(),
         })
     }
 
@@ -230,13 +260,38 @@ impl Registry {
         self.grants.iter().any(|granting| turns(granting).contains(&true))
     }
 
+    /// The same, with the packets of some customers refused: one flag for each.
+    pub fn refusing(mut self, refused: &[bool]) -> Registry {
+        assert_eq!(refused.len(), self.customers.len(), "one flag for each customer");
+        self.refused = match refused.contains(&true) {
+            true => refused.into(),
+            false => Box::default(),
+        };
+        self
+    }
+
+    /// Whether packets of this customer are refused.
+    pub fn refuses(&self, customer: usize) -> bool {
+        self.refused.get(customer).copied().unwrap_or(false)
+    }
+
     /// Whose packet this is.
     ///
     /// A registered SSRC from a source of its camera is that camera's. Any other packet is a camera's only if that camera
     /// is told by address alone and the packet comes from there. The rest is [`Reason::WrongSource`] where the SSRC is
-    /// registered, else [`Reason::UnknownSsrc`].
+    /// registered, else [`Reason::UnknownSsrc`]. A camera whose customer is refused is [`Reason::NotEnrolled`].
     #[inline]
     pub fn admit(&self, ssrc: u32, from: SocketAddr, rtcp: bool) -> Result<Admitted, Reason> {
+        let admitted = self.camera_of(ssrc, from, rtcp)?;
+        let customer = self.cameras[admitted.camera as usize].customer;
+        match self.refuses(customer as usize) {
+            false => Ok(admitted),
+            true => Err(Reason::NotEnrolled),
+        }
+    }
+
+    #[inline]
+    fn camera_of(&self, ssrc: u32, from: SocketAddr, rtcp: bool) -> Result<Admitted, Reason> {
         let address = as_ipv6(from.ip());
         let Some(rules) = self.by_ssrc.get(&ssrc) else {
             return self

@@ -32,6 +32,7 @@ fn registry(customer: &Identity) -> Arc<Registry> {
         name: "alice".into(),
         public_key: customer.public().clone(),
         erasable: true,
+        enrolment: None,
     };
     Arc::new(Registry::new(vec![customer], vec![camera]).unwrap_or_else(|_| panic!("one camera")))
 }
@@ -47,6 +48,7 @@ fn first_segment(registry: &Arc<Registry>, run: u8) -> (SegmentId, Vec<u8>) {
         },
         backend: Backend::AesGcm,
         node: Arc::new(NodeKey::from_bytes(&[9; 32])),
+        audit: None,
         wrap: |public, place, hint, secret, mut rng| wrap(public, place, hint, secret, &mut rng),
     };
     let (janitor, _notes) = crossbeam::channel::unbounded();
@@ -135,6 +137,7 @@ fn an_erasable_segment_opens_with_the_identity_and_e_and_not_without() {
         },
         backend: Backend::AesGcm,
         node: Arc::new(NodeKey::from_bytes(&[9; 32])),
+        audit: None,
         wrap: |public, place, hint, secret, mut rng| wrap(public, place, hint, secret, &mut rng),
     };
     let (janitor, _notes) = crossbeam::channel::unbounded();
