@@ -20,8 +20,8 @@ fn audit(arguments: &[&str]) -> Outcome {
 fn lab() -> Lab {
     let mut lab = Lab::new();
     lab.section("segment", "max_age = \"1s\"\nmax_bytes = \"256MiB\"");
-    lab.enrolled("alice");
-    lab.enrolled("bob");
+    lab.customer("alice");
+    lab.customer("bob");
     lab.camera(Camera::new("front", "alice", 1));
     lab.camera(Camera::new("back", "bob", 2));
     lab

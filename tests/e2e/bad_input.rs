@@ -155,7 +155,7 @@ fn configurations_that_contradict_themselves_name_the_lines() {
             "camera.customer".to_owned(),
         ),
         (
-            good.replace("public_key = \"", "public_key = \"x"),
+            good.replace("enrolment = \"alice.enrolment\"", "public_key = \"xhsp1\""),
             "public_key".to_owned(),
         ),
     ];

@@ -134,7 +134,10 @@ fn give_away(lab: &Lab) {
     std::fs::create_dir_all(lab.data()).expect("the laboratory is ours");
     std::fs::set_permissions(lab.data(), PermissionsExt::from_mode(0o700)).expect("the laboratory is ours");
     let folder = lab.config().parent().expect("it stands in a folder").to_owned();
-    for path in [folder, lab.config(), lab.data()] {
+    // An enrolment holds the salt of pseudonyms: it is its user's alone, as the configuration is.
+    let enrolments = cli::files_under(&folder).into_iter();
+    let enrolments = enrolments.filter(|path| path.extension().is_some_and(|it| it == "enrolment"));
+    for path in enrolments.chain([folder.clone(), lab.config(), lab.data()]) {
         chown(&path, Some(NOBODY), Some(NOBODY)).expect("root may");
     }
 }

@@ -9,11 +9,10 @@ use harborseal_tests::harness::{Camera, Engine, Lab, Sender, Stream, harborseal,
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// One enrolled customer with one camera, on a node that asks for enrolments.
+/// One enrolled customer with one camera, on a node that asks for enrolments, as each does that is not told otherwise.
 fn lab() -> Lab {
     let mut lab = Lab::new();
-    lab.top("require_enrolment = true");
-    lab.enrolled("alice");
+    lab.customer("alice");
     lab.camera(Camera::new("front", "alice", 1));
     lab
 }
@@ -26,6 +25,17 @@ fn reload(engine: &Engine) -> Value {
     engine.wait_from(seen, BOUND, "word of the reload", |event| {
         (event["event"] == "reload").then(|| event.clone())
     })
+}
+
+/// The rows of `harborseal check`, by their names.
+fn check(lab: &Lab) -> Value {
+    lab.write_config();
+    let report = harborseal(["check", "--json", "--config", text(&lab.config())]).json();
+    let rows = report["checks"].as_array().expect("rows");
+    rows.iter()
+        .map(|row| (row["name"].as_str().expect("a name").to_owned(), row.clone()))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 fn entries_of(lab: &Lab, identity: &str) -> Vec<Value> {
@@ -48,6 +58,46 @@ fn kinds(entries: &[Value]) -> Vec<&str> {
         .iter()
         .map(|entry| entry["kind"].as_str().expect("a kind"))
         .collect()
+}
+
+/// Where enrolments are not asked for, that is told and entered, and who is enrolled is as safe as anywhere.
+#[test]
+fn a_lab_records_who_is_not_enrolled_and_says_so_everywhere() {
+    let mut lab = lab();
+    lab.top("require_enrolment = false");
+    let bob = lab.identity_made("bob");
+    lab.customer_by("bob", &format!("public_key = \"{bob}\""));
+    lab.camera(Camera::new("back", "bob", 2));
+    let engine = lab.start();
+    let mut sender = Sender::from("127.0.0.1", lab.address());
+    let sent = Stream::new(2).packets(30);
+    sender.send_all(&sent);
+    assert!(
+        engine
+            .lines()
+            .iter()
+            .any(|line| line.contains("require_enrolment is false")),
+        "it does not warn: {:#?}",
+        engine.lines()
+    );
+    lab.settle_and_stop(engine);
+    assert_same(&sent, &rtp_only(lab.read_back("bob", "back")));
+    let checked = check(&lab);
+    assert_eq!(checked["enrolments"]["state"], "wanted", "{checked}");
+    let data = lab.data();
+    let all = harborseal(["audit", "show", "--json", text(&data)]).ok().json();
+    assert_eq!(all["entries"][0]["entry"]["require_enrolment"], false, "{all}");
+
+    // Another key beside the name of who is enrolled: told before it is tried.
+    lab.customer_by("alice", &format!("public_key = \"{bob}\""));
+    let checked = check(&lab);
+    let row = checked.as_object().expect("rows").values().find(|row| {
+        row["detail"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("an enrolment is in force")
+    });
+    assert!(row.is_some(), "{checked}");
 }
 
 /// The insider: his own key, rightly signed by himself, in the place of a customer's.
@@ -79,9 +129,7 @@ fn a_key_put_in_the_place_of_an_enrolled_one_gets_nothing_and_the_customer_hears
     lab.settle_and_stop(engine);
 
     // By a restart, which cannot go on with the old configuration, and with the demand for enrolments switched off.
-    let relaxed = lab
-        .config_text()
-        .replace("require_enrolment = true", "require_enrolment = false");
+    let relaxed = format!("require_enrolment = false\n{}", lab.config_text());
     fs::write(lab.config(), relaxed).expect("written");
     let engine = Engine::start(&lab.config());
     sender.send_all(&stream.packets(50));
@@ -107,8 +155,18 @@ fn a_key_put_in_the_place_of_an_enrolled_one_gets_nothing_and_the_customer_hears
 #[test]
 fn who_is_not_enrolled_is_not_recorded_and_counted_and_a_reload_mends_it() {
     let mut lab = lab();
-    lab.customer("bob");
+    let bob = lab.identity_made("bob");
+    lab.customer_by("bob", &format!("public_key = \"{bob}\""));
     lab.camera(Camera::new("back", "bob", 2));
+    let checked = check(&lab);
+    assert_eq!(checked["customer 2"]["state"], "wanted", "{checked}");
+    assert_eq!(
+        checked["enrolments"]["detail"]
+            .as_str()
+            .map(|told| told.starts_with("1 of 2 customers enrolled")),
+        Some(true),
+        "{checked}"
+    );
     let engine = lab.start();
     let mut sender = Sender::from("127.0.0.1", lab.address());
     let (mut front, mut back) = (Stream::new(1), Stream::new(2));
@@ -125,8 +183,10 @@ fn who_is_not_enrolled_is_not_recorded_and_counted_and_a_reload_mends_it() {
         engine.lines()
     );
     lab.enrol("bob", &[], "bob");
-    lab.customer_by("bob", "enrolment = \"bob.enrolment\"");
+    lab.customer_enrolled("bob");
     lab.write_config();
+    let checked = check(&lab);
+    assert_eq!(checked["enrolments"]["state"], "ok", "{checked}");
     let word = reload(&engine);
     assert_eq!(word["ok"], true, "{word}");
     let of_bob = back.packets(25);

@@ -121,12 +121,7 @@ fn a_standing_grant_opens_one_camera_until_its_end() {
     );
 
     // The customer sees it, expects it, and would be alarmed by it otherwise.
-    let (alice, enrolment, guard) = (
-        lab.identity("alice"),
-        lab.path("alice.enrolment"),
-        lab.path("guard.grant"),
-    );
-    harborseal(["enrol", "--identity", text(&alice), "-o", text(&enrolment)]).ok();
+    let (enrolment, guard) = (lab.path("alice.enrolment"), lab.path("guard.grant"));
     let expecting = ["--enrolment", text(&enrolment)];
     for command in ["list", "verify"] {
         let alarmed = read(&lab, command, "alice", &expecting).exits(1);

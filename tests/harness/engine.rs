@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -27,6 +27,13 @@ struct Said {
 struct Ear {
     said: Mutex<Said>,
     changed: Condvar,
+}
+
+impl Ear {
+    /// What was said so far. A test may fail while it looks: its neighbours, and its own last words, still want to read.
+    fn hear(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// `harborseal run`, killed when dropped.
@@ -61,7 +68,7 @@ impl Engine {
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the engine can be started");
         let ear = Arc::new(Ear::default());
-        ear.said.lock().expect("no reader panics").streams_open = 2;
+        ear.hear().streams_open = 2;
         listen(child.stdout.take().expect("piped"), Arc::clone(&ear));
         listen(child.stderr.take().expect("piped"), Arc::clone(&ear));
         Engine { child, ear }
@@ -71,7 +78,7 @@ impl Engine {
     #[track_caller]
     pub fn becomes_ready(&self) -> bool {
         let until = Instant::now() + BOUND;
-        let mut said = self.ear.said.lock().expect("no reader panics");
+        let mut said = self.ear.hear();
         loop {
             if said.events.iter().any(|event| event["event"] == "ready") {
                 return true;
@@ -85,7 +92,7 @@ impl Engine {
                 .ear
                 .changed
                 .wait_timeout(said, soon)
-                .expect("no reader panics")
+                .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
     }
@@ -97,12 +104,12 @@ impl Engine {
 
     /// Every event so far.
     pub fn events(&self) -> Vec<Value> {
-        self.ear.said.lock().expect("no reader panics").events.clone()
+        self.ear.hear().events.clone()
     }
 
     /// Everything it wrote to stdout and stderr so far, line by line.
     pub fn lines(&self) -> Vec<String> {
-        self.ear.said.lock().expect("no reader panics").lines.clone()
+        self.ear.hear().lines.clone()
     }
 
     /// Waits for the first event that `wanted` takes, those already seen included.
@@ -128,7 +135,7 @@ impl Engine {
     ) -> T {
         let until = Instant::now() + bound;
         let mut looked_at = seen;
-        let mut said = self.ear.said.lock().expect("no reader panics");
+        let mut said = self.ear.hear();
         loop {
             while let Some(event) = said.events.get(looked_at) {
                 looked_at += 1;
@@ -152,7 +159,7 @@ impl Engine {
                 .ear
                 .changed
                 .wait_timeout(said, left)
-                .expect("no reader panics")
+                .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
     }
@@ -214,9 +221,13 @@ impl Engine {
     /// Waits for the process to end by itself; its exit status, `None` if a signal or the bound ended it.
     pub fn end(&mut self) -> Option<i32> {
         let status = cli::wait(&mut self.child, BOUND);
-        let mut said = self.ear.said.lock().expect("no reader panics");
+        let mut said = self.ear.hear();
         while said.streams_open > 0 {
-            said = self.ear.changed.wait(said).expect("no reader panics");
+            said = self
+                .ear
+                .changed
+                .wait(said)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         status.and_then(|s| s.code())
     }
@@ -245,12 +256,12 @@ fn listen(pipe: impl Read + Send + 'static, ear: Arc<Ear>) {
             let event = serde_json::from_str::<Value>(&line)
                 .ok()
                 .filter(|value| value.get("event").is_some());
-            let mut said = ear.said.lock().expect("no reader panics");
+            let mut said = ear.hear();
             said.events.extend(event);
             said.lines.push(line);
             ear.changed.notify_all();
         }
-        ear.said.lock().expect("no reader panics").streams_open -= 1;
+        ear.hear().streams_open -= 1;
         ear.changed.notify_all();
     });
 }

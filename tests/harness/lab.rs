@@ -127,24 +127,19 @@ impl Lab {
         self.data_dir = folder.to_owned();
     }
 
-    /// Makes an identity and registers its public key.
+    /// Makes an identity and an enrolment of it, and registers that.
     #[track_caller]
     pub fn customer(&mut self, name: &str) {
         self.customer_with(name, &[]);
     }
 
-    /// The same with more arguments for `keygen`.
+    /// The same with more arguments for `keygen`; a `--passphrase-file FILE` among them is for `enrol`, too.
     #[track_caller]
     pub fn customer_with(&mut self, name: &str, more: &[&str]) {
-        let public_key = self.identity_made_with(name, more);
-        self.customer_by(name, &format!("public_key = \"{public_key}\""));
-    }
-
-    /// Makes an identity and an enrolment of it, and registers that.
-    #[track_caller]
-    pub fn enrolled(&mut self, name: &str) {
-        self.identity_made_with(name, &["--p256"]);
-        self.enrol(name, &[], name);
+        self.identity_made_with(name, more);
+        let passphrase = more.iter().position(|it| *it == "--passphrase-file");
+        let opening = passphrase.map_or(&[][..], |at| &more[at..at + 2]);
+        self.enrol(name, opening, name);
         self.customer_enrolled(name);
     }
 

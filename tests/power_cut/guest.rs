@@ -250,6 +250,18 @@ fn initramfs(kernel: &Kernel, plan: &Plan<'_>) -> Vec<u8> {
         "etc/engine.toml",
         &std::fs::read(plan.config).expect("the configuration was written"),
     );
+    // The enrolments that it names stand beside it.
+    let beside = plan.config.parent().expect("it stands in a folder");
+    for path in std::fs::read_dir(beside)
+        .expect("its folder can be read")
+        .flatten()
+    {
+        let (path, name) = (path.path(), path.file_name());
+        if path.extension().is_some_and(|it| it == "enrolment") {
+            let text = std::fs::read(&path).expect("it was made");
+            archive.file(&format!("etc/{}", name.to_string_lossy()), &text);
+        }
+    }
     let lives: Vec<_> = plan.lives.iter().map(|life| (life.millis, life.killed)).collect();
     let todo = json!({ "port": plan.port, "streams": plan.streams, "lives": lives });
     archive.file("etc/plan.json", todo.to_string().as_bytes());

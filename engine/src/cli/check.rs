@@ -2,6 +2,7 @@
 //!
 //! Disturbs nothing: it binds no port that is in use, leaves no file behind, and takes memory for a moment only.
 
+mod enrolments;
 mod protections;
 
 use std::fs;
@@ -109,6 +110,7 @@ pub fn run(args: Args) -> Result<ExitStatus, CliError> {
     let config = Config::load(&args.config)?;
     let settings = &config.settings;
     let mut checks = vec![configuration(&config)];
+    checks.extend(enrolments::rows(&config));
     checks.extend(
         settings
             .listen

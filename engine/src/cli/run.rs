@@ -187,8 +187,8 @@ fn refused(error: &ConfigError) -> String {
     match error.message.contains(&denied) {
         false => error.to_string(),
         true => format!(
-            "{error} (once it runs it reads only the folders of the files that were named at its start: name this folder in process.read, \
-             and start it again)"
+            "{error} (is the file readable for the engine's user? And once it runs it reads only the folders of the files that were named \
+             at its start: for another one, name it in process.read, and start it again)"
         ),
     }
 }

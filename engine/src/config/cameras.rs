@@ -75,10 +75,10 @@ fn customers<'a>(
             .get("enrolment")
             .map(|value| enrolment(document, &value))
             .transpose()?;
-        let key = match &enrolment {
-            Some(_) => section.get("public_key"),
-            None => Some(section.require("public_key")?),
-        };
+        let key = section.get("public_key");
+        if key.is_none() {
+            section.require("enrolment")?;
+        }
         let text = key.map(|key| key.text()).transpose()?;
         let erasable = section.get("erasable").map_or(Ok(false), |value| value.flag())?;
         found.push((name, key, text, enrolment, erasable));

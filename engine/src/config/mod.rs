@@ -30,7 +30,7 @@ use sha2::{Digest, Sha256};
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// Whether only enrolled keys are sealed to, where the file does not say.
-pub const REQUIRE_ENROLMENT: bool = false;
+pub const REQUIRE_ENROLMENT: bool = true;
 
 /// A valid configuration.
 pub struct Config {

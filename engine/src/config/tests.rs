@@ -1,5 +1,7 @@
 //! Every rule of the configuration, by a file that breaks it, and the shipped files, which break none.
 
+mod shipped;
+
 use std::sync::LazyLock;
 
 use harborseal_segment::identity::Identity;
@@ -212,7 +214,7 @@ fn what_must_be_there_is_asked_for() {
     refuses(
         &with(&format!("public_key = \"{}\"", *KEY), ""),
         6,
-        &["customer.public_key is missing"],
+        &["customer.enrolment is missing"],
     );
     refuses(&with("id = \"front-door\"", ""), 9, &["camera.id is missing"]);
     refuses(
@@ -476,98 +478,6 @@ fn changed_sections_that_need_a_restart_are_named() {
     let text = with("5004", "5006").replacen("data\"", "elsewhere\"", 1) + "[retention]\nmax_age = \"1d\"\n";
     let new = parse(&text).map_err(|e| e.to_string()).expect("valid");
     assert_eq!(new.sections_needing_restart(&running), ["data_dir", "[listen]"]);
-}
-
-/// The text of a file in `config/`.
-fn shipped(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config").join(name);
-    std::fs::read_to_string(path).expect("it is in the repository")
-}
-
-/// `config/engine.toml` with the keys that are off by default switched on.
-fn everything_on() -> String {
-    let on = |line: &str| {
-        let key = line
-            .strip_prefix('#')
-            .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '['));
-        key.unwrap_or(line).to_owned() + "\n"
-    };
-    shipped("engine.toml").lines().map(on).collect()
-}
-
-#[test]
-fn the_example_holds_every_key() {
-    let text = everything_on();
-    let document = Document::new(Path::new("engine.toml"), text);
-    let root = document.parse().map_err(|e| e.to_string()).expect("valid TOML");
-    root.refuse_unknown()
-        .map_err(|e| e.to_string())
-        .expect("no key but those there are");
-    for (section, keys) in document::KEYS {
-        for key in keys {
-            let set = match section {
-                "" => root.top().get(key).is_some(),
-                "customer" | "camera" => {
-                    root.sections(section).all(|s| s.get(key).is_some())
-                        && root.sections(section).count() == 1
-                }
-                _ => root.section(section).get(key).is_some(),
-            };
-            assert!(set, "[{section}] {key} is missing in config/engine.toml");
-        }
-    }
-}
-
-#[test]
-fn the_example_shows_the_defaults() {
-    let config = parse(&shipped("engine.toml"))
-        .map_err(|e| e.to_string())
-        .expect("valid as it is shipped");
-    let listen = Listen {
-        rtp: vec!["127.0.0.1:5004".parse().expect("address")],
-        ..Listen::default()
-    };
-    assert_eq!(
-        config.settings,
-        Settings {
-            listen,
-            ..Settings::default()
-        }
-    );
-    assert!(config.registry.cameras.is_empty());
-}
-
-#[test]
-fn the_example_is_valid_with_everything_on() {
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(
-        folder.path().join("front-door.sdp"),
-        "v=0\nm=video 5004 RTP/AVP 96\n",
-    )
-    .expect("written");
-    grants::tests::write_the_example(folder.path(), &Identity::generate(&mut FixedBytes(&[1; 64])));
-    let text = everything_on().replace("hsp1...", &KEY);
-    let config = Config::from_text(&folder.path().join("engine.toml"), text, &[0]).map_err(|e| e.to_string());
-    let config = config.expect("valid");
-    assert_eq!(
-        (config.registry.cameras.len(), config.registry.customers.len()),
-        (1, 1)
-    );
-    assert!(config.settings.retention.min_free_bytes.is_some() && config.settings.control.listen.is_some());
-}
-
-#[test]
-fn the_laboratorys_configuration_wants_only_a_key() {
-    let text = shipped("lab.toml");
-    let placeholder = "put the last line that keygen printed here";
-    assert!(text.contains(placeholder));
-    let line = text
-        .lines()
-        .position(|line| line.contains(placeholder))
-        .expect("it is there")
-        + 1;
-    refuses(&text, line, &["keygen"]);
-    assert!(parse(&text.replace(placeholder, &KEY)).is_ok());
 }
 
 #[test]

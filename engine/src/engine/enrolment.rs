@@ -11,26 +11,25 @@
 //!
 //! Customers are named by their place in the configuration: their names must not reach messages.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+mod pins;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use harborseal_segment::node::NodeKey;
 use harborseal_segment::random::os_random;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::StartError;
-use crate::audit::entry::{Bytes, pin};
+use crate::audit::entry::Bytes;
 use crate::audit::{AuditError, AuditLog, Entry, Fact, Nonce};
 use crate::config::Config;
 use crate::statement::{Enrolment, ReplaceError};
-use crate::stream::registry::Registry;
+use crate::stream::registry::{Customer, Registry};
 use crate::text::{Plain, counted};
 use crate::uring::sys;
+use pins::{Entered, Pins};
 
 /// Why a customer's packets are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,20 +134,6 @@ pub enum EnrolmentError {
     },
 }
 
-/// Stands for the ordinal where a name is not that of an entry, but of a pin.
-const PINS: u64 = u64::MAX;
-
-/// The enrolment in force for a name.
-struct Pin(Enrolment);
-
-/// A pin as it is written.
-#[derive(Serialize, Deserialize)]
-struct PinLine {
-    /// The customer's name under the node's pin key.
-    name: Bytes<16>,
-    statement: String,
-}
-
 /// What is to become of one customer.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
@@ -203,49 +188,18 @@ fn judge(
     }
 }
 
-/// The last enrolment of a name in the log.
-struct Entered {
-    /// How many came before it.
-    ordinal: u64,
-    entry: Entry,
-}
-
-impl Entered {
-    /// Whether it is the entry of this statement.
-    fn is_of(&self, statement: &Enrolment) -> bool {
-        let (Fact::Enrolment {
-            statement: entered, ..
-        }
-        | Fact::KeyRotation {
-            statement: entered, ..
-        }) = &self.entry.fact
-        else {
-            return false;
-        };
-        self.entry
-            .nonce()
-            .commitment(&statement.audit_salt, statement.hash())
-            == *entered
-    }
-}
-
 /// Pins enrolments, and enters them in the log.
 pub struct Enroller {
     audit: Arc<AuditLog>,
-    path: PathBuf,
-    /// Under which the node, and only it, recognises names.
-    key: [u8; 32],
+    pins: Pins,
 }
 
 impl Enroller {
     /// Of the node whose data folder this is.
     pub fn new(data: &Path, node: &NodeKey, audit: Arc<AuditLog>) -> Enroller {
-        // Ed25519 signs one message one way: who does not have the key cannot foresee it, and this one is never shown.
-        let key = Sha256::digest(node.sign(b"harborseal/v1/pin-key")).into();
         Enroller {
             audit,
-            path: data.join("keys/enrolled"),
-            key,
+            pins: Pins::new(data, node),
         }
     }
 
@@ -257,17 +211,17 @@ impl Enroller {
         event: Fact,
         acceptable: impl FnOnce(&Standing) -> bool,
     ) -> Result<Result<Standing, Standing>, EnrolmentError> {
-        let mut pins = self.read_pins()?;
-        let entered = self.entered()?;
+        let mut pins = self.pins.read()?;
+        let entered = self.audit.read(Entered::all)?;
         let customers = &config.registry.customers;
         let mut verdicts = Vec::with_capacity(customers.len());
         let now_s = sys::realtime_ns() / 1_000_000_000;
         let mut made = vec![Entry::new(now_s, Nonce::generate(&mut os_random()), event)];
         let mut pinned_anew = false;
         for customer in customers {
-            let name = pin(&self.key, &customer.name, PINS);
-            let last = self.last(&entered, &customer.name);
-            let (new, old) = (customer.enrolment.as_deref(), pins.get(&name).map(|Pin(old)| old));
+            let name = self.pins.name(&customer.name);
+            let last = self.pins.last(&entered, &customer.name);
+            let (new, old) = (customer.enrolment.as_deref(), pins.get(&name));
             let verdict = judge(new, old, last.as_ref(), config.require_enrolment);
             if let (Verdict::Refused(why), Some(old)) = (&verdict, old) {
                 made.push(refused_entry(old, why, now_s));
@@ -277,7 +231,7 @@ impl Enroller {
                     let ordinal = last.map_or(0, |last| last.ordinal + 1);
                     made.extend(self.entries_of((&customer.name, ordinal), new, old, now_s));
                 }
-                pins.insert(name, Pin(new.clone()));
+                pins.insert(name, new.clone());
                 pinned_anew = true;
             }
             verdicts.push(verdict);
@@ -290,38 +244,9 @@ impl Enroller {
         }
         self.audit.append(&made)?;
         if pinned_anew {
-            self.write_pins(&pins)?;
+            self.pins.write(&pins)?;
         }
         Ok(Ok(standing))
-    }
-
-    /// Every enrolment in the log, which is held against its checkpoint as a whole.
-    fn entered(&self) -> Result<HashMap<Bytes<16>, Entry>, EnrolmentError> {
-        let kinds = [&br#""kind":"enrolment""#[..], br#""kind":"key_rotation""#];
-        let enrols = |bytes: &[u8]| {
-            let holds = |kind: &&[u8]| bytes.windows(kind.len()).any(|window| window == *kind);
-            kinds.iter().any(holds)
-        };
-        let mut entered = HashMap::new();
-        self.audit.read(|log, root| {
-            log.all_entries(root, &mut |_, bytes| {
-                let Some(entry) = enrols(bytes).then(|| Entry::parse(bytes).ok()).flatten() else {
-                    return;
-                };
-                if let Fact::Enrolment { pin, .. } | Fact::KeyRotation { pin, .. } = entry.fact {
-                    entered.insert(pin, entry);
-                }
-            })
-        })?;
-        Ok(entered)
-    }
-
-    fn last(&self, entered: &HashMap<Bytes<16>, Entry>, name: &str) -> Option<Entered> {
-        let of_name = |ordinal| {
-            let entry = entered.get(&pin(&self.key, name, ordinal))?.clone();
-            Some(Entered { ordinal, entry })
-        };
-        (0..PINS).map_while(of_name).last()
     }
 
     /// The entries that a new statement takes: the enrolment itself, and one for each recovery recipient.
@@ -333,7 +258,7 @@ impl Enroller {
         now_s: u64,
     ) -> Vec<Entry> {
         let nonce = Nonce::generate(&mut os_random());
-        let pin = pin(&self.key, name, ordinal);
+        let pin = self.pins.tag(name, ordinal);
         let statement = nonce.commitment(&new.audit_salt, new.hash());
         let (seq, recovery) = (new.seq, new.recovery.len() as u32);
         let fact = match old {
@@ -370,61 +295,35 @@ impl Enroller {
         }
         entries
     }
+}
 
-    fn read_pins(&self) -> Result<BTreeMap<Bytes<16>, Pin>, EnrolmentError> {
-        let text = match fs::read_to_string(&self.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-            Err(error) => return Err(self.failed("read", error)),
+/// What would become of each customer's enrolment if this configuration were put in force now. Changes nothing. `node` is the key of
+/// the node whose data folder it is; none where no node was started there yet.
+pub fn preview(config: &Config, node: Option<&NodeKey>) -> Result<Standing, EnrolmentError> {
+    let customers = &config.registry.customers;
+    let Some(node) = node else {
+        let judged = |customer: &Customer| {
+            judge(
+                customer.enrolment.as_deref(),
+                None,
+                None,
+                config.require_enrolment,
+            )
         };
-        let mut pins = BTreeMap::new();
-        for (line, text) in (1..).zip(text.lines()) {
-            let bad = || EnrolmentError::BadPin {
-                path: self.path.clone(),
-                line,
-            };
-            let pin: PinLine = serde_json::from_str(text).map_err(|_| bad())?;
-            let statement = Enrolment::parse(&pin.statement).map_err(|_| bad())?;
-            pins.insert(pin.name, Pin(statement));
-        }
-        Ok(pins)
-    }
-
-    /// Writes all pins, whole or not at all, durably.
-    fn write_pins(&self, pins: &BTreeMap<Bytes<16>, Pin>) -> Result<(), EnrolmentError> {
-        let mut text = String::new();
-        for (name, pin) in pins {
-            let line = PinLine {
-                name: *name,
-                statement: pin.0.to_text().to_owned(),
-            };
-            text += &serde_json::to_string(&line).expect("a pin has string keys and no failing serialiser");
-            text.push('\n');
-        }
-        let part = self.path.with_extension("part");
-        let folder = self.path.parent().expect("the pins are in DATA/keys");
-        let write = || {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&part)?;
-            file.write_all(text.as_bytes())?;
-            File::sync_all(&file)?;
-            fs::rename(&part, &self.path)?;
-            sys::sync_directory(folder)
-        };
-        write().map_err(|error| self.failed("write", error))
-    }
-
-    fn failed(&self, doing: &'static str, error: io::Error) -> EnrolmentError {
-        EnrolmentError::Pins {
-            doing,
-            path: self.path.clone(),
-            error,
-        }
-    }
+        return Ok(standing(config, customers.iter().map(judged).collect()));
+    };
+    let known = Pins::new(&config.data_dir, node);
+    let pins = known.read()?;
+    let entered = Entered::of_folder(&config.data_dir.join("audit"))?;
+    let judged = |customer: &Customer| {
+        let (new, old) = (
+            customer.enrolment.as_deref(),
+            pins.get(&known.name(&customer.name)),
+        );
+        let last = known.last(&entered, &customer.name);
+        judge(new, old, last.as_ref(), config.require_enrolment)
+    };
+    Ok(standing(config, customers.iter().map(judged).collect()))
 }
 
 /// Enters the start, and the enrolments that are new with it.

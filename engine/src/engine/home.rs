@@ -93,34 +93,10 @@ impl Home {
     /// Reads the node's key, or makes it at the first start.
     pub fn node_key(&self) -> Result<NodeKey, StartError> {
         let path = self.keys.join("node.key");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => Zeroizing::new(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.make_node_key(&path),
-            Err(error) => {
-                return Err(StartError::io(
-                    format!("cannot read {}", path.display()),
-                    &error,
-                    "",
-                ));
-            }
-        };
-        let mode = fs::metadata(&path)
-            .map(|meta| meta.permissions().mode() & 0o777)
-            .unwrap_or(0);
-        if mode & 0o077 != 0 {
-            return Err(StartError {
-                message: format!("{} can be read by others (mode {mode:o})", path.display()),
-                remedy: format!("chmod 600 {}", path.display()),
-                configuration: false,
-            });
+        match path.try_exists() {
+            Ok(false) => self.make_node_key(&path),
+            _ => read_node_key(&path),
         }
-        let seed = parse_hex(text.trim()).ok_or_else(|| StartError {
-            message: format!("{} is not a node key: 64 hex digits are expected", path.display()),
-            remedy: "restore it from a backup; without it this node is a new node to everybody who verifies"
-                .to_owned(),
-            configuration: false,
-        })?;
-        Ok(locked(&seed))
     }
 
     fn make_node_key(&self, path: &Path) -> Result<NodeKey, StartError> {
@@ -175,6 +151,36 @@ pub fn looked(place: Place, path: &Path) -> Result<Option<String>, StartError> {
             "",
         )),
     }
+}
+
+/// The key of the node whose data folder this is, for commands beside the engine.
+pub fn node_key_of(data: &Path) -> Result<NodeKey, StartError> {
+    read_node_key(&data.join("keys/node.key"))
+}
+
+fn read_node_key(path: &Path) -> Result<NodeKey, StartError> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        let remedy = "the engine makes it when it first starts; it is for the engine's own user only";
+        StartError::io(format!("cannot read {}", path.display()), &error, remedy)
+    })?;
+    let text = Zeroizing::new(text);
+    let mode = fs::metadata(path)
+        .map(|meta| meta.permissions().mode() & 0o777)
+        .unwrap_or(0);
+    if mode & 0o077 != 0 {
+        return Err(StartError {
+            message: format!("{} can be read by others (mode {mode:o})", path.display()),
+            remedy: format!("chmod 600 {}", path.display()),
+            configuration: false,
+        });
+    }
+    let seed = parse_hex(text.trim()).ok_or_else(|| StartError {
+        message: format!("{} is not a node key: 64 hex digits are expected", path.display()),
+        remedy: "restore it from a backup; without it this node is a new node to everybody who verifies"
+            .to_owned(),
+        configuration: false,
+    })?;
+    Ok(locked(&seed))
 }
 
 /// The key, in memory for secrets.

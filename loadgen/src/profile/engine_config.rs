@@ -40,7 +40,8 @@ impl EngineConfig<'_> {
     pub fn to_toml(&self) -> String {
         let mut text = format!(
             "{ENGINE_CONFIG_MARK} from profile {}, seed {}. config/engine.toml explains every key.\n\
-             data_dir = {:?}\n\n\
+             data_dir = {:?}\n\
+             require_enrolment = false   # test footage: nobody signed for its keys\n\n\
              [listen]\nrtp = {:?}\nrtcp = \"{}\"\n\n\
              [shards]\ncpus = {:?}\n\n\
              [memory]\nlimit = \"{}MiB\"\nallow_unlocked = true   # test footage: nobody is harmed if it is swapped\n",

@@ -26,7 +26,8 @@ pub fn to_toml(found: &Found, options: &Options, cpu: usize, public_key: &str, s
     };
     let mut text = format!(
         "{ENGINE_CONFIG_MARK} for the {}, seed {}. config/engine.toml explains every key.\n\
-         data_dir = \"data\"\n\n\
+         data_dir = \"data\"\n\
+         require_enrolment = false   # test footage: nobody signed for its keys\n\n\
          [listen]\nrtp = {listen:?}\nrtcp = \"{rtcp}\"\n\n\
          [shards]\ncpus = [{cpu}]\n\n\
          [memory]\nlimit = \"{}MiB\"\nallow_unlocked = true   # test footage: nobody is harmed if it is swapped\n\n\

@@ -17,6 +17,7 @@ use harborseal_segment::random::os_random;
 use super::super::error::{CliError, Plain};
 use super::super::output::people;
 use crate::config::units::format_bytes;
+use crate::statement::Enrolment;
 use crate::uring::sys;
 
 pub const NAMES: [&str; 2] = ["alice", "bob"];
@@ -144,18 +145,23 @@ impl Lab {
         self.dir.join(format!("{name}.identity"))
     }
 
-    /// Two identities, as two customers would make them with `harborseal keygen` on machines of their own.
+    /// Two identities, as two customers would make them with `harborseal keygen` and `harborseal enrol` on machines of their own.
     pub fn make_customers(&self) -> Result<[Customer; 2], CliError> {
-        let make = |name| -> Result<Customer, CliError> {
-            let identity = Identity::generate(&mut os_random());
-            let path = self.identity(name);
+        let write = |path: &Path, text: &str| {
             let file = OpenOptions::new()
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
-                .open(&path);
-            file.and_then(|mut file| file.write_all(identity.to_file_text().as_bytes()))
-                .map_err(|why| CliError::file("write", &path, &why))?;
+                .open(path);
+            file.and_then(|mut file| file.write_all(text.as_bytes()))
+                .map_err(|why| CliError::file("write", path, &why))
+        };
+        let make = |name| -> Result<Customer, CliError> {
+            let identity = Identity::generate(&mut os_random());
+            write(&self.identity(name), &identity.to_file_text())?;
+            let made_s = sys::realtime_ns() / 1_000_000_000;
+            let enrolment = Enrolment::first(identity.public(), &[], &identity, made_s);
+            write(&self.dir.join(format!("{name}.enrolment")), &enrolment)?;
             Ok(Customer { name, identity })
         };
         let [alice, bob] = NAMES.map(make);
@@ -180,11 +186,8 @@ impl Lab {
             segment_bytes(spec) / MIB,
         );
         for customer in customers {
-            let public_key = customer.identity.public().to_text();
-            text += &format!(
-                "\n[[customer]]\nname = \"{}\"\npublic_key = \"{public_key}\"\n",
-                customer.name
-            );
+            let name = customer.name;
+            text += &format!("\n[[customer]]\nname = \"{name}\"\nenrolment = \"{name}.enrolment\"\n");
         }
         let clip = Clip::builtin();
         for camera in 0..spec.cameras {
