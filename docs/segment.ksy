@@ -99,6 +99,7 @@ enums:
     2: max_bytes
     3: min_free
     4: compacted
+    5: erased
 types:
   place:
     doc: A block, or one page that begins none (section 3.3). Figures of the places before it are carried along.

@@ -8,14 +8,16 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
-use harborseal_segment::body::DeletedSegment;
+use harborseal_segment::body::{DeletedSegment, DeletionReason};
 use harborseal_segment::ids::SegmentId;
 
+use crate::erasure::watch::Watch;
 use crate::log::catalog::{Catalog, ClosedSegment, Note, Retention};
 use crate::shard::Command;
 use crate::uring::sys::{self, Waker};
@@ -33,6 +35,8 @@ pub struct Settings {
     pub retention: Arc<Mutex<Retention>>,
     /// To the recovery thread: segments that were abandoned.
     pub abandoned: Sender<PathBuf>,
+    /// What the command line does to keys and segments meanwhile.
+    pub watch: Watch,
 }
 
 /// What the janitor has to say to people and logs.
@@ -52,6 +56,10 @@ pub enum Notice {
     },
     /// Something to look into.
     Warning(String),
+    /// Erasure keys were destroyed: new segments must begin.
+    KeysErased,
+    /// So many legal holds are in force.
+    Holds(u64),
     /// A shard ended before it was told to: the engine cannot go on as it was configured.
     ShardEnded(String),
 }
@@ -105,6 +113,7 @@ impl Janitor {
             while let Ok(note) = self.notes.try_recv() {
                 self.take(note);
             }
+            self.watch();
             self.expire();
             self.delete_due();
         }
@@ -116,7 +125,10 @@ impl Janitor {
 
     fn take(&mut self, note: Note) {
         match note {
-            Note::Closed(segment) | Note::Found(segment) => self.catalog.add(segment),
+            Note::Closed(segment) | Note::Found(segment) => {
+                let bytes = on_disk(&segment.path).unwrap_or(segment.bytes).min(segment.bytes);
+                self.catalog.add(ClosedSegment { bytes, ..segment });
+            }
             Note::Abandoned(path) => {
                 // Recovery ends with the engine; then the next start finds the file.
                 let _ = self.settings.abandoned.send(path);
@@ -131,6 +143,36 @@ impl Janitor {
             Note::NoSpace => self.no_space = true,
             Note::Trouble(message) => self.warn(message),
         }
+    }
+
+    /// Takes notice of what the command line did.
+    fn watch(&mut self) {
+        let news = self.settings.watch.look();
+        if news.keys_erased {
+            self.say(Notice::KeysErased);
+        }
+        if news.catalog_changed {
+            self.catalog.refresh(on_disk);
+            self.say(Notice::Holds(self.settings.watch.holds()));
+        }
+        if let Some(trouble) = news.trouble {
+            self.warn(trouble);
+        }
+    }
+
+    /// What a legal hold keeps stays, and is not asked for again until something changes.
+    fn not_held(
+        &mut self,
+        segments: Vec<(ClosedSegment, DeletionReason)>,
+    ) -> Vec<(ClosedSegment, DeletionReason)> {
+        let mut free = Vec::with_capacity(segments.len());
+        for (segment, reason) in segments {
+            match self.settings.watch.keeps(&segment.id, &segment.path) {
+                true => self.catalog.set_aside(segment),
+                false => free.push((segment, reason)),
+            }
+        }
+        free
     }
 
     fn expire(&mut self) {
@@ -161,9 +203,13 @@ impl Janitor {
             .map(|segment| segment.bytes)
             .sum();
         let now_s = sys::realtime_ns() / 1_000_000_000;
-        let mut expired = self.catalog.take_expired(retention, now_s, free_bytes + leaving);
-        if no_space && expired.is_empty() && self.deletions.is_empty() {
-            expired.extend(self.catalog.take_oldest());
+        let taken = self.catalog.take_expired(retention, now_s, free_bytes + leaving);
+        let mut expired = self.not_held(taken);
+        while no_space && expired.is_empty() && self.deletions.is_empty() {
+            let Some(oldest) = self.catalog.take_oldest() else {
+                break;
+            };
+            expired = self.not_held(vec![oldest]);
         }
         if expired.is_empty() {
             return;
@@ -241,4 +287,10 @@ impl Janitor {
         // Without a control thread nobody listens; the work goes on.
         let _ = self.notices.send(notice);
     }
+}
+
+/// What a file takes of the disk: less than its length where chunks were punched out. `None` where there is no file.
+fn on_disk(path: &Path) -> Option<u64> {
+    let meta = fs::metadata(path).ok()?;
+    Some(meta.len().min(meta.blocks() * 512))
 }

@@ -27,6 +27,8 @@ pub mod shard;
 
 pub mod archive;
 
+pub mod erasure;
+
 pub mod janitor;
 pub mod recovery;
 

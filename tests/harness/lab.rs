@@ -67,6 +67,8 @@ pub struct Lab {
     customers: Vec<(String, String)>,
     /// Lines at the top of the file.
     top: Vec<String>,
+    /// More lines of a customer's section.
+    customer_lines: BTreeMap<String, String>,
     cameras: Vec<Camera>,
     data_dir: PathBuf,
 }
@@ -97,6 +99,7 @@ impl Lab {
             sections: BTreeMap::new(),
             customers: Vec::new(),
             top: Vec::new(),
+            customer_lines: BTreeMap::new(),
             cameras: Vec::new(),
             data_dir: PathBuf::from("data"),
         };
@@ -173,6 +176,12 @@ impl Lab {
         self.customer_by(name, &format!("enrolment = \"{name}.enrolment\""));
     }
 
+    /// Makes the footage of a customer erasable.
+    pub fn erasable(&mut self, name: &str) {
+        self.customer_lines
+            .insert(name.to_owned(), "erasable = true\n".to_owned());
+    }
+
     /// Makes an identity that the engine never hears of; returns its public key.
     #[track_caller]
     pub fn identity_made(&self, name: &str) -> String {
@@ -245,6 +254,7 @@ impl Lab {
         }
         for (name, line) in &self.customers {
             let _ = writeln!(text, "[[customer]]\nname = \"{name}\"\n{line}");
+            text.push_str(self.customer_lines.get(name).map_or("", String::as_str));
         }
         for camera in &self.cameras {
             let Camera {

@@ -157,6 +157,8 @@ pub enum Fact {
         to_day: u64,
         /// Commitment to the hash of the receipt.
         receipt: Bytes<32>,
+        /// The ids of the keys: one that comes back from a stale copy is known by them. They name neither customer nor segment.
+        keys: Vec<Bytes<16>>,
     },
     /// A legal hold was placed or lifted.
     LegalHold {

@@ -14,6 +14,7 @@ pub mod check;
 mod clock;
 pub mod demo;
 pub mod enrol;
+pub mod erase;
 pub mod error;
 mod expecting;
 pub mod export;
@@ -21,9 +22,11 @@ mod findings;
 mod footage;
 mod fresh;
 pub mod grant;
+pub mod hold;
 mod identities;
 pub mod inspect;
 mod instant;
+mod keeping;
 pub mod keygen;
 pub mod list;
 mod opening;
@@ -31,6 +34,7 @@ pub mod output;
 pub mod paths;
 mod progress;
 pub mod recover;
+pub mod release;
 pub mod run;
 mod statements;
 pub mod verify;
@@ -72,6 +76,9 @@ enum Command {
     List(list::Args),
     Export(export::Args),
     Audit(audit::Args),
+    Release(release::Args),
+    Erase(erase::Args),
+    Hold(hold::Args),
 }
 
 fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
@@ -89,6 +96,9 @@ fn dispatch(command: Command) -> Result<ExitStatus, CliError> {
         Command::List(args) => list::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Audit(args) => audit::run(&args),
+        Command::Release(args) => release::run(&args),
+        Command::Erase(args) => erase::run(&args),
+        Command::Hold(args) => hold::run(&args),
     }
 }
 

@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         customers: config.registry.customers.len(),
         notes: notes(&running, &protections),
     });
-    let crier = cry(running.notices.clone(), control.handle())?;
+    let crier = cry(running.notices.clone(), control.handle(), running.levers())?;
     control.wait();
     running.levers().stop();
     let books = running.join();
@@ -194,7 +194,11 @@ fn refused(error: &ConfigError) -> String {
 }
 
 /// Passes on what the janitor and failing shards have to say, until both have ended.
-fn cry(notices: Receiver<Notice>, control: Handle) -> Result<thread::JoinHandle<()>, CliError> {
+fn cry(
+    notices: Receiver<Notice>,
+    control: Handle,
+    levers: Levers,
+) -> Result<thread::JoinHandle<()>, CliError> {
     let body = move || {
         for notice in notices {
             match notice {
@@ -206,6 +210,11 @@ fn cry(notices: Receiver<Notice>, control: Handle) -> Result<thread::JoinHandle<
                     ));
                 }
                 Notice::Warning(message) => control.warn(message),
+                Notice::KeysErased => {
+                    control.note("erasure keys were destroyed: new segments begin under new ones");
+                    levers.renew_keys();
+                }
+                Notice::Holds(count) => control.holds(count),
                 Notice::ShardEnded(message) => {
                     control.warn(message.clone());
                     control.stop(message);

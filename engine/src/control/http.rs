@@ -40,6 +40,8 @@ pub struct Board {
     pub heard_ns: Vec<u64>,
     /// Lines of the log that were dropped.
     pub lines_lost: u64,
+    /// Legal holds in force.
+    pub legal_holds: u64,
 }
 
 impl Board {
@@ -75,7 +77,9 @@ async fn metrics(State(board): State<Shared>) -> impl IntoResponse {
     let cost = Process::so_far();
     let text = {
         let board = lock(&board);
-        exposition::render(&board.shards, cost, board.phase == Phase::Ready, board.lines_lost)
+        let ready = board.phase == Phase::Ready;
+        exposition::render(&board.shards, cost, ready, board.lines_lost)
+            + &exposition::legal_holds(board.legal_holds)
     };
     ([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], text)
 }
@@ -110,6 +114,7 @@ mod tests {
             shards: vec![Snapshot::new(0), Snapshot::new(1)],
             heard_ns: vec![20 * second, 9 * second],
             lines_lost: 0,
+            legal_holds: 0,
         };
         assert_eq!(board.silent_shard(19 * second), None);
         assert_eq!(board.silent_shard(20 * second), Some(1));

@@ -60,6 +60,7 @@ enum Command {
     Note(String),
     Warn(String),
     Stop(String),
+    Holds(u64),
     Finish(Vec<Snapshot>, Vec<StreamLedger>, mpsc::Sender<Final>),
     Abandon,
 }
@@ -87,6 +88,11 @@ impl Handle {
     /// Says something an operator should act on, in one line.
     pub fn warn(&self, message: impl Into<String>) {
         self.send(Command::Warn(message.into()));
+    }
+
+    /// Says how many legal holds are in force: a metric, and a warning while there are any.
+    pub fn holds(&self, count: u64) {
+        self.send(Command::Holds(count));
     }
 
     /// Asks for an orderly end, as SIGTERM does; `reason` stands in the final event.

@@ -108,6 +108,7 @@ impl Plane {
             shards: inboxes.iter().map(|inbox| inbox.latest().clone()).collect(),
             heard_ns: vec![now_ns; inboxes.len()],
             lines_lost: 0,
+            legal_holds: 0,
         }));
         if let Some(listener) = listener {
             listener.set_nonblocking(true)?;
@@ -165,6 +166,7 @@ impl Plane {
                     Some(Command::Ready(ready)) => self.begin(&ready),
                     Some(Command::Note(message)) => self.voice.noted(&message),
                     Some(Command::Warn(message)) => self.voice.warn(&message),
+                    Some(Command::Holds(count)) => self.note_holds(count),
                     Some(Command::Stop(reason)) => self.asked_to_stop(&reason),
                     Some(Command::Finish(snapshots, streams, reply)) => {
                         return self.finish(&snapshots, streams, &reply);
@@ -195,6 +197,18 @@ impl Plane {
         notify::ready(&text);
         if std::mem::take(&mut self.reload_again) {
             self.begin_reload();
+        }
+    }
+
+    fn note_holds(&mut self, count: u64) {
+        let before = std::mem::replace(&mut http::lock(&self.board).legal_holds, count);
+        if count != before {
+            let text = match count {
+                0 => "no legal hold is in force any more".to_owned(),
+                1 => "a legal hold is in force: retention leaves what it covers".to_owned(),
+                _ => format!("{count} legal holds are in force: retention leaves what they cover"),
+            };
+            self.voice.warn(&text);
         }
     }
 

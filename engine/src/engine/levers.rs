@@ -1,9 +1,9 @@
-//! What may be asked of a running engine: another configuration, and to stop.
+//! What may be asked of a running engine: another configuration, segments under other keys, and to stop.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::enrolment::{Enroller, Standing};
 use super::retention_of;
@@ -12,6 +12,7 @@ use crate::audit::entry::Bytes;
 use crate::config::Config;
 use crate::log::catalog::Retention;
 use crate::shard::Command;
+use crate::stream::registry::Registry;
 use crate::uring::sys::Waker;
 
 /// What may be asked of a running engine, from any thread.
@@ -20,6 +21,8 @@ pub struct Levers {
     pub(super) shards: Vec<(Sender<Command>, Waker)>,
     pub(super) retention: Arc<Mutex<Retention>>,
     pub(super) enroller: Arc<Enroller>,
+    /// What the shards were told last.
+    pub(super) registry: Arc<Mutex<Arc<Registry>>>,
 }
 
 /// What became of a reload.
@@ -49,14 +52,32 @@ impl Levers {
             .retention
             .lock()
             .expect("nobody panics while holding a copy's lock") = retention_of(config);
-        let (in_force, waiting) = bounded::<()>(0);
-        self.tell_all(|| Command::Reload(Arc::clone(&standing.registry), in_force.clone()));
-        drop(in_force);
+        let waiting = self.put_in_force(|_| Arc::clone(&standing.registry));
         // Nothing is ever sent: the channel ends when the last shard has dropped its end.
         Ok(Reloaded {
             in_force: waiting.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected),
             notes: standing.notes(),
         })
+    }
+
+    /// Begins a new segment on each shard as soon as it is ready, under keys drawn from now on, and throws away what was prepared under older
+    /// ones: some of those were destroyed.
+    pub fn renew_keys(&self) {
+        // To a shard, another registry is another configuration, even if it says the same.
+        self.put_in_force(|registry| Arc::new(Registry::clone(registry)));
+    }
+
+    /// Tells every shard of another registry. What comes back ends when the last of them has begun a segment with it.
+    fn put_in_force(&self, next: impl FnOnce(&Registry) -> Arc<Registry>) -> Receiver<()> {
+        let (in_force, waiting) = bounded::<()>(0);
+        let mut registry = self
+            .registry
+            .lock()
+            .expect("nobody panics while holding a copy's lock");
+        // Told under the lock, so that all shards hear of two in the same order.
+        *registry = next(&registry);
+        self.tell_all(|| Command::Reload(Arc::clone(&registry), in_force.clone()));
+        waiting
     }
 
     /// Asks every shard to stop receiving, make everything durable and end.

@@ -31,6 +31,7 @@ use harborseal_segment::random::os_random;
 use crate::audit::AuditLog;
 use crate::chunk::Pool;
 use crate::config::{Config, SealBackend};
+use crate::erasure::watch::Watch;
 use crate::janitor::{self, Janitor, Notice};
 use crate::keystore::Keystore;
 use crate::ledger::{Snapshot, StreamLedger};
@@ -93,6 +94,7 @@ pub struct Running {
     /// What an operator should know of this start. One line each.
     pub notes: Vec<String>,
     retention: Arc<Mutex<Retention>>,
+    registry: Arc<Mutex<Arc<Registry>>>,
     home: Home,
     enroller: Arc<Enroller>,
 }
@@ -134,6 +136,7 @@ pub fn start(config: &Config, opened: Opened, ports: Vec<ShardPort>) -> Result<R
         mut notes,
         program,
     } = opened;
+    let watch = Watch::begin(home.keystore());
     let node = Arc::new(home.node_key()?);
     let audit = Arc::new(AuditLog::open(&config.data_dir, Arc::clone(&node)).map_err(no_audit)?);
     let enroller = Arc::new(Enroller::new(&config.data_dir, &node, Arc::clone(&audit)));
@@ -264,6 +267,7 @@ pub fn start(config: &Config, opened: Opened, ports: Vec<ShardPort>) -> Result<R
         folder: home.segments.clone(),
         retention: Arc::clone(&retention),
         abandoned,
+        watch,
     };
     let to_first = (shards[0].commands.clone(), shards[0].waker.clone());
     let janitor = Janitor::new(janitor_settings, notes_of_all, to_first, notices);
@@ -280,6 +284,7 @@ pub fn start(config: &Config, opened: Opened, ports: Vec<ShardPort>) -> Result<R
         home,
         retention,
         enroller,
+        registry: Arc::new(Mutex::new(Arc::clone(&standing.registry))),
     })
 }
 
@@ -320,6 +325,7 @@ impl Running {
             shards: self.shards.iter().map(of_shard).collect(),
             retention: Arc::clone(&self.retention),
             enroller: Arc::clone(&self.enroller),
+            registry: Arc::clone(&self.registry),
         }
     }
 

@@ -23,6 +23,17 @@ impl Day {
         u64::from(self.0) * DAY_S
     }
 
+    /// The day after it.
+    pub fn next(self) -> Day {
+        Day(self.0.saturating_add(1).min(LAST))
+    }
+
+    /// Reads `yyyy-mm-dd`.
+    pub fn parse(text: &str) -> Option<Day> {
+        let digits: String = text.split('-').collect();
+        Day::of_folder(&digits).filter(|day| day.to_string() == text)
+    }
+
     /// Its number.
     pub fn number(self) -> u32 {
         self.0
@@ -72,6 +83,9 @@ mod tests {
             ("20261124", "2026-11-24")
         );
         assert_eq!(Day::of_folder("20261124"), Some(day));
+        assert_eq!(Day::parse("2026-11-24"), Some(day));
+        assert_eq!((Day::parse("20261124"), Day::parse("2026-1124")), (None, None));
+        assert_eq!(day.next().to_string(), "2026-11-25");
         assert_eq!(Day::of(day.begins_s()), day);
         assert_eq!(Day::of(day.begins_s() - 1).number() + 1, day.number());
         for name in ["lock", "2026112", "20261301", "20260230", "2026112x"] {

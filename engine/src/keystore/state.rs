@@ -66,11 +66,20 @@ impl State {
     }
 
     pub(super) fn owner(&self, name: &str) -> Owner {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.salt).expect("HMAC takes a key of any length");
-        mac.update(b"harborseal/v1/keystore");
-        mac.update(name.as_bytes());
-        let hash = mac.finalize().into_bytes();
+        let hash = self.mac(b"harborseal/v1/keystore", name);
         Owner(*hash.first_chunk().expect("HMAC-SHA-256 has 32 bytes"))
+    }
+
+    /// Under which the audit log names a customer that has not enrolled, and so brought no salt of its own.
+    pub fn audit_salt(&self, name: &str) -> [u8; 32] {
+        self.mac(b"harborseal/v1/keystore-audit-salt", name)
+    }
+
+    fn mac(&self, label: &[u8], name: &str) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.salt).expect("HMAC takes a key of any length");
+        mac.update(label);
+        mac.update(name.as_bytes());
+        mac.finalize().into_bytes().into()
     }
 
     pub(super) fn to_text(&self) -> String {

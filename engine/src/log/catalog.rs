@@ -88,6 +88,8 @@ const MAX_TAKEN: usize = 500;
 #[derive(Debug, Default)]
 pub struct Catalog {
     segments: BTreeMap<Age, ClosedSegment>,
+    /// What a legal hold keeps: it counts, and is not looked at.
+    aside: Vec<ClosedSegment>,
     bytes: u64,
 }
 
@@ -101,6 +103,23 @@ impl Catalog {
         let age = (segment.closed_s, segment.chain_seq, segment.path.clone());
         if let Some(old) = self.segments.insert(age, segment) {
             self.bytes -= old.bytes;
+        }
+    }
+
+    /// Keeps a segment that was taken and must stay, until the next [`Catalog::refresh`].
+    pub fn set_aside(&mut self, segment: ClosedSegment) {
+        self.bytes += segment.bytes;
+        self.aside.push(segment);
+    }
+
+    /// Looks anew at what every segment takes of the disk; those of which that is nothing any more are forgotten. What was set aside is
+    /// there again.
+    pub fn refresh(&mut self, on_disk: impl Fn(&Path) -> Option<u64>) {
+        let known = std::mem::take(self);
+        for segment in known.segments.into_values().chain(known.aside) {
+            if let Some(bytes) = on_disk(&segment.path) {
+                self.add(ClosedSegment { bytes, ..segment });
+            }
         }
     }
 
@@ -205,6 +224,28 @@ mod tests {
             .into_iter()
             .map(|(segment, reason)| (segment.id.0[0], reason))
             .collect()
+    }
+
+    #[test]
+    fn what_is_held_counts_and_stays_until_somebody_looks_again() {
+        let mut catalog = catalog();
+        let keep = Retention {
+            max_bytes: Some(15),
+            ..Retention::default()
+        };
+        let (held, _) = catalog.take_oldest().expect("the first");
+        catalog.set_aside(held);
+        assert_eq!(catalog.bytes(), 30);
+        let taken = ids(catalog.take_expired(keep, 0, 0));
+        assert_eq!(
+            taken,
+            [(2, DeletionReason::MaxBytes), (3, DeletionReason::MaxBytes)]
+        );
+        // The hold was lifted, and the one that is left has lost half its size.
+        catalog.refresh(|_| Some(5));
+        assert_eq!((catalog.len(), catalog.bytes()), (1, 5));
+        catalog.refresh(|_| None);
+        assert!(catalog.is_empty() && catalog.bytes() == 0);
     }
 
     #[test]

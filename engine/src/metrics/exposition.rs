@@ -214,6 +214,14 @@ fn render_into(
     single(text, "log_lines_lost_total", "counter", help, lines_lost)
 }
 
+/// Legal holds in force, behind the rest.
+pub fn legal_holds(count: u64) -> String {
+    let mut text = String::new();
+    let help = "Customers under a legal hold: retention deletes none of their footage.";
+    single(&mut text, "legal_holds", "gauge", help, count).expect("writing to a String cannot fail");
+    text
+}
+
 fn head(text: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
     writeln!(
         text,

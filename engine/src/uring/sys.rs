@@ -219,6 +219,20 @@ pub fn preallocate(file: &File, len_bytes: u64) -> io::Result<()> {
     }
 }
 
+/// Gives `len_bytes` of the file from `at` on back to the disk; they read as zeros. Where the file system has no holes, zeros are written.
+pub fn punch_hole(file: &File, at: u64, len_bytes: u64) -> io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    loop {
+        match rustix::fs::fallocate(file, flags, at, len_bytes) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::OPNOTSUPP) => break,
+            result => return Ok(result?),
+        }
+    }
+    let zeros = vec![0; len_bytes as usize];
+    std::os::unix::fs::FileExt::write_all_at(file, &zeros, at)
+}
+
 /// Makes the names in a directory durable (create, rename, unlink).
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()

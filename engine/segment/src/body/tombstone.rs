@@ -63,6 +63,8 @@ pub enum DeletionReason {
     MinFree,
     /// Its footage was gathered into objects of one customer each (docs/FORMAT.md §14).
     Compacted,
+    /// Its footage was erased on purpose, and there was none of anybody else in it.
+    Erased,
     /// A reason of a later version. It was deleted all the same.
     Other(u32),
 }
@@ -237,6 +239,7 @@ impl DeletionReason {
             DeletionReason::MaxBytes => 2,
             DeletionReason::MinFree => 3,
             DeletionReason::Compacted => 4,
+            DeletionReason::Erased => 5,
             DeletionReason::Other(value) => value,
         }
     }
@@ -247,6 +250,7 @@ impl DeletionReason {
             2 => DeletionReason::MaxBytes,
             3 => DeletionReason::MinFree,
             4 => DeletionReason::Compacted,
+            5 => DeletionReason::Erased,
             _ => DeletionReason::Other(value),
         }
     }
@@ -272,7 +276,10 @@ mod tests {
                 ..entry
             },
             DeletedSegment {
-                reason: DeletionReason::Other(5),
+                reason: DeletionReason::Erased,
+            },
+            DeletedSegment {
+                reason: DeletionReason::Other(6),
                 ..entry
             },
         ];
@@ -337,6 +344,6 @@ mod tests {
             ..deleted()
         };
         assert_eq!(message(&deleted()), message(&other_signature));
-        assert_eq!(message(&deleted()).len(), 23 + 16 + 16 + 16 + 3 * 80);
+        assert_eq!(message(&deleted()).len(), 23 + 16 + 16 + 16 + 4 * 80);
     }
 }
