@@ -13,6 +13,7 @@ mod demo;
 mod disk_full;
 mod enrol;
 mod enrolled;
+mod erasure;
 mod grants;
 mod hostile;
 mod identities;

@@ -118,7 +118,7 @@ fn told(notices: &Receiver<Notice>, tally: &Tally) -> Vec<String> {
         match notice {
             Notice::Recovered { .. } => tally.fire(Fired::TailClosed),
             Notice::Warning(warning) => warnings.push(warning),
-            Notice::RecoveryDone { .. } | Notice::ShardEnded(_) => {}
+            Notice::RecoveryDone { .. } | Notice::ShardEnded(_) | Notice::KeysErased | Notice::Holds(_) => {}
         }
     }
     warnings

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use harborseal_segment::StreamId;
 use harborseal_segment::body::{ChunkRow, KeyEntry, StreamRow};
 use harborseal_segment::head::Head;
-use harborseal_segment::open::{Keyring, OpenStream, Origin};
+use harborseal_segment::open::{Keyring, OpenError, OpenStream, Origin};
 use harborseal_segment::reader::{Segment, State, StreamError};
 use harborseal_segment::scan::ReadError;
 use harborseal_segment::source::{Access, Counted, Source, Tally};
@@ -39,6 +39,8 @@ pub struct Library {
     pub segment_bytes: u64,
     /// Whom the identity's slots are sealed to, by file.
     pub recipients: Vec<Recipients>,
+    /// Segments that hold erasable footage of the identity whose release was not given: nothing is wrong with them.
+    pub not_released: Vec<PathBuf>,
     /// What could not be read or opened. The rest is there all the same.
     pub problems: Vec<Problem>,
     tally: Arc<Tally>,
@@ -151,13 +153,18 @@ impl Library {
             streams => streams?,
         };
         self.recipients.append(&mut recipients);
-        let mut opened = Vec::new();
+        let (mut opened, mut needs_release) = (Vec::new(), false);
         for stream in streams {
             match stream {
                 Ok(stream) => opened.push(stream),
+                Err(StreamError::Open {
+                    why: OpenError::NeedsRelease,
+                    ..
+                }) => needs_release = true,
                 Err(why) => self.problems.push(Problem::new(&file.path, why)),
             }
         }
+        self.not_released.extend(needs_release.then(|| file.path.clone()));
         let chunks = wanted_chunks(&mut segment, &opened, wanted).unwrap_or_else(|why| {
             self.problems.push(Problem::new(&file.path, why));
             HashMap::new()

@@ -18,6 +18,7 @@ use super::{CliError, ExitStatus};
 use crate::config::units::format_bytes;
 use crate::config::{Config, Rtcp, Settings};
 use crate::engine::memory::Plan;
+use crate::keystore::Keystore;
 use crate::text::{Plain, counted};
 use crate::uring::probe::{Feature, Need, probe};
 use crate::uring::sys;
@@ -124,6 +125,7 @@ pub fn run(args: Args) -> Result<ExitStatus, CliError> {
     checks.push(chunk_pool(&config));
     data_dir(&config, &mut checks);
     checks.extend(protections::rows(&config));
+    checks.extend(legal_holds(&config));
     checks.push(clock());
     let backend = Backend::fastest(sys::monotonic_ns);
     checks.push(Row::ok(
@@ -138,6 +140,26 @@ pub fn run(args: Args) -> Result<ExitStatus, CliError> {
         print(&checks, ok, &kernel)?;
     }
     Ok(if ok { ExitStatus::Ok } else { ExitStatus::Damage })
+}
+
+/// Says that retention leaves something, and why the disk may fill.
+fn legal_holds(config: &Config) -> Option<Row> {
+    match Keystore::new(&config.data_dir.join("keys")).holds() {
+        Ok(holds) if holds.is_empty() => None,
+        Ok(holds) => {
+            let count = counted(holds.len(), "customer");
+            let detail = format!(
+                "{count} held: neither retention nor erasure takes their footage; `harborseal hold` lists them"
+            );
+            Some(Row::ok("legal holds", detail))
+        }
+        Err(error) => Some(Row::lacking(
+            "legal holds",
+            State::Wanted,
+            format!("{error}; retention deletes nothing until they can be read"),
+            "run this as the engine's own user",
+        )),
+    }
 }
 
 fn print(checks: &[Row], ok: bool, kernel: &str) -> Result<(), CliError> {

@@ -84,19 +84,18 @@ struct Disclosed {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
-    let before = args.before.as_deref().map(day_before).transpose()?;
-    if let Some(path) = args
-        .output
+    let now_s = keeping::now_s();
+    let before = args
+        .before
         .as_deref()
-        .filter(|path| path.symlink_metadata().is_ok())
-    {
-        let there = io::Error::from(io::ErrorKind::AlreadyExists);
-        return Err(CliError::file("create", path, &there).remedy("choose another name; nothing was erased"));
+        .map(|text| day_before(text, now_s))
+        .transpose()?;
+    if let Some(path) = &args.output {
+        fresh::expect_to(path, "choose another name or folder; nothing was erased")?;
     }
     let (config, node) = keeping::open(&args.which.config)?;
     let customer = keeping::customer(&config, &args.which.customer)?;
-    let whose = keeping::whose(customer);
-    let now_s = keeping::now_s();
+    let whose = keeping::whose(&config, customer);
     if !node.is_pending(&whose).map_err(keeping::refused)? {
         let plan = node.plan_erasure(&whose, before).map_err(|error| {
             let nothing = matches!(error, ErasureError::NoKey(_)) && !customer.erasable;
@@ -148,10 +147,17 @@ impl From<ErasureError> for Failed {
     }
 }
 
-/// The whole UTC day before which to erase.
-fn day_before(text: &str) -> Result<Day, CliError> {
-    let instant_ns = instant::parse("--before", text)?;
-    Ok(Day::of(instant_ns / 1_000_000_000))
+/// The whole UTC day before which to erase. One to come is refused: what is recorded until then could not be erased by it.
+fn day_before(text: &str, now_s: u64) -> Result<Day, CliError> {
+    let instant_s = instant::parse("--before", text)? / 1_000_000_000;
+    match instant_s <= now_s {
+        true => Ok(Day::of(instant_s)),
+        false => Err(CliError::usage(format_args!(
+            "--before {text} is in the future: by this node's clock it is {}",
+            instant::seconds(now_s)
+        ))
+        .remedy("without --before everything up to now is erased")),
+    }
 }
 
 fn show(plan: &ErasePlan, before: Option<Day>, now_s: u64, whose: &Whose<'_>) {

@@ -25,8 +25,19 @@ pub fn open(opened: &mut Opened, paths: &[PathBuf], wanted: Wanted<'_>) -> Resul
     if library.tracks.is_empty() {
         return Err(match library.problems.first() {
             Some(problem) if library.segments == 0 => CliError::new(status_of(problem), problem),
+            _ if !library.not_released.is_empty() => {
+                let closed = counted(library.not_released.len(), "segment");
+                CliError::nothing_here(format_args!("the footage of this identity is erasable: {closed} open only with a release, and none was given"))
+                    .remedy("ask the node's operator for one (`harborseal release`), and give it with --release; what was erased opens no more")
+            }
             _ => CliError::nothing_here("nothing here is for this identity"),
         });
+    }
+    if !library.not_released.is_empty() {
+        people(format_args!(
+            "harborseal: {} of this identity not opened: erasable, and not released by what was given with --release, or erased",
+            counted(library.not_released.len(), "segment")
+        ));
     }
     for problem in &library.problems {
         people(format_args!("harborseal: {problem}"));

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use rustix::fs::Access;
+
 use super::CliError;
 
 /// Writes `text` into a new file of mode 0600. What could not be written whole is removed again.
@@ -33,6 +35,22 @@ pub fn write(path: &Path, text: &[u8]) -> Result<(), CliError> {
             Err(_) => failed.remedy("what was written of it is not whole: remove it"),
         }
     })
+}
+
+/// Whether [`write`] may be expected to work, for those who do before it what cannot be undone.
+///
+/// # Errors
+/// The file is there, or its folder is not, or cannot be written. The remedy is `otherwise`.
+pub fn expect_to(path: &Path, otherwise: &str) -> Result<(), CliError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let can = match path.symlink_metadata() {
+        Ok(_) => Err(rustix::io::Errno::EXIST),
+        Err(_) => rustix::fs::access(
+            folder.unwrap_or(Path::new(".")),
+            Access::WRITE_OK | Access::EXEC_OK,
+        ),
+    };
+    can.map_err(|errno| CliError::file("create", path, &errno.into()).remedy(otherwise))
 }
 
 /// Durably: its owner may rely on it right away.

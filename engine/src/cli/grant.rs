@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::error::{CliError, ExitStatus, OneLine};
 use super::identities::{self, Unlock};
-use super::opening::Opened;
+use super::opening::{Opened, Released};
 use super::output::{self, Output, people};
 use super::{clock, footage, fresh, instant, statements};
 use crate::archive::library::{Part, Track, Wanted};
@@ -49,6 +49,9 @@ pub struct Args {
     // A group that holds others is none to clap, so these stand beside it.
     #[command(flatten)]
     make: Option<MakeArgs>,
+
+    #[command(flatten)]
+    released: Released,
 
     #[command(flatten)]
     unlock: Unlock,
@@ -130,7 +133,7 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     match (&args.action, &args.make) {
         (Some(Action::Show(args)), _) => show(args),
         (None, Some(make)) if make.standing => make_standing(make, &args.unlock, args.print),
-        (None, Some(make)) => self::make(make, &args.unlock, args.print),
+        (None, Some(make)) => self::make(make, (&args.released, &args.unlock), args.print),
         (None, None) => Err(
             CliError::usage("grant needs --identity FILE and more, or show FILE")
                 .remedy("`harborseal help grant` shows how it is used"),
@@ -371,7 +374,11 @@ fn make_standing(args: &MakeArgs, unlock: &Unlock, print: Output) -> Result<Exit
     Ok(ExitStatus::Ok)
 }
 
-fn make(args: &MakeArgs, unlock: &Unlock, print: Output) -> Result<ExitStatus, CliError> {
+fn make(
+    args: &MakeArgs,
+    (released, unlock): (&Released, &Unlock),
+    print: Output,
+) -> Result<ExitStatus, CliError> {
     let range = instant::range(Some(&args.from), Some(&args.to))?;
     let now_s = clock::now_s()?;
     let expires_s = match &args.expires {
@@ -390,6 +397,7 @@ fn make(args: &MakeArgs, unlock: &Unlock, print: Output) -> Result<ExitStatus, C
         grant: None,
         opener: Arc::clone(&signer.opener),
     };
+    released.add_to(&mut opened)?;
     let library = footage::open(&mut opened, &args.paths, wanted(&args.camera, range))?;
     let tracks: Vec<&Track> = library.tracks_of(&args.camera).collect();
     if tracks.is_empty() {

@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let (config, node) = keeping::open(&args.config)?;
     let mut entry = None;
     if let (Some(name), Some(reason)) = (&args.customer, &args.reason) {
-        let whose = keeping::whose(keeping::customer(&config, name)?);
+        let whose = keeping::whose(&config, keeping::customer(&config, name)?);
         let reason = release::said("--reason", reason)?;
         let by = args.by.clone().unwrap_or_else(user);
         let set = node.hold(&whose, !args.lift, (&by, reason), keeping::now_s());

@@ -69,11 +69,17 @@ pub fn customer<'a>(config: &'a Config, name: &str) -> Result<&'a Customer, CliE
 }
 
 /// A customer as the node's own commands know it.
-pub fn whose(customer: &Customer) -> Whose<'_> {
+pub fn whose<'a>(config: &'a Config, customer: &'a Customer) -> Whose<'a> {
+    let registry = &config.registry;
+    let of_customer = registry.grants.iter().filter(|granting| {
+        let camera = &registry.cameras[granting.camera as usize];
+        registry.customers[camera.customer as usize].name == customer.name
+    });
     Whose {
         name: &customer.name,
         public_key: &customer.public_key,
-        salt: None,
+        salt: customer.audit_salt().copied(),
+        others: of_customer.map(|granting| granting.grant.audit_salt).collect(),
     }
 }
 

@@ -26,7 +26,8 @@ Examples:
   harborseal list --identity alice.identity data
   harborseal list --identity alice.identity --json data/segments/20261123
   harborseal list --identity alice.identity --enrolment alice.enrolment data
-  harborseal list --grant front-door.grant --identity bob.identity data")]
+  harborseal list --grant front-door.grant --identity bob.identity data
+  harborseal list --identity alice.identity --release alice.release data")]
 pub struct Args {
     #[command(flatten)]
     opening: Opening,
@@ -51,6 +52,8 @@ struct Listing {
     recipients: Vec<SealedTo>,
     standing_grants: Vec<StandingLine>,
     unexpected_recipients: Vec<String>,
+    /// Segments with erasable footage of this identity that was not released, or erased.
+    not_released: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -93,6 +96,11 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         recipients,
         standing_grants,
         unexpected_recipients: alarms,
+        not_released: library
+            .not_released
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect(),
     };
     for id in library.cameras() {
         let streams = library.tracks_of(id).map(describe).collect();

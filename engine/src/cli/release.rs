@@ -1,6 +1,5 @@
 //! `harborseal release`: lets somebody open erasable footage, on the record.
 
-use std::io;
 use std::path::PathBuf;
 
 use harborseal_segment::identity::PublicKey;
@@ -74,14 +73,13 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let (to, purpose) = (said("--for", &args.to_whom)?, said("--purpose", &args.purpose)?);
     let to_key = args.to_key.as_deref().map(str::parse::<PublicKey>).transpose();
     let to_key = to_key.map_err(|error| CliError::usage(format_args!("--to-key: {error}")))?;
-    if args.output.symlink_metadata().is_ok() {
-        let there = io::Error::from(io::ErrorKind::AlreadyExists);
-        return Err(CliError::file("create", &args.output, &there)
-            .remedy("choose another name; nothing was released"));
-    }
+    fresh::expect_to(
+        &args.output,
+        "choose another name or folder; nothing was released",
+    )?;
     let (config, node) = keeping::open(&args.which.config)?;
     let customer = keeping::customer(&config, &args.which.customer)?;
-    let whose = keeping::whose(customer);
+    let whose = keeping::whose(&config, customer);
     let now_s = keeping::now_s();
     let slack_s = MADE_AHEAD * config.settings.segment.max_age.as_secs();
     let released = node.release(&whose, range, slack_s, (to, purpose), now_s);

@@ -12,6 +12,7 @@ use super::error::{CliError, ExitStatus};
 use super::expecting::{self, Expecting};
 use super::findings::{self, FindingLine};
 use super::identities::Unlock;
+use super::opening::Released;
 use super::output::{self, Output, people};
 use super::progress::{Pace, Progress};
 use super::{opening, paths};
@@ -44,6 +45,9 @@ pub struct Args {
     /// Open only what the customer granted in FILE to this identity
     #[arg(long, value_name = "FILE", requires = "identity")]
     grant: Option<PathBuf>,
+
+    #[command(flatten)]
+    released: Released,
 
     #[command(flatten)]
     expecting: Expecting,
@@ -148,6 +152,10 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         .as_deref()
         .map(|identity| opening::read(identity, args.grant.as_deref(), &args.unlock))
         .transpose()?;
+    match &mut reader {
+        None => args.released.need_identity()?,
+        Some(reader) => args.released.add_to(reader)?,
+    }
     let expected = match &reader {
         None => None,
         Some(reader) => args.expecting.read(&reader.opener)?,

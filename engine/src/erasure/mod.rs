@@ -89,6 +89,8 @@ pub struct Whose<'a> {
     pub public_key: &'a PublicKey,
     /// Under which the log names it; where it has not enrolled, one that the node makes up.
     pub salt: Option<Salt>,
+    /// Under which the log names it besides: those of its standing grants.
+    pub others: Vec<Salt>,
 }
 
 impl Node {
@@ -116,8 +118,14 @@ impl Node {
         Ok(store)
     }
 
-    fn salt(&self, whose: &Whose<'_>, store: &Store) -> Salt {
-        whose.salt.unwrap_or_else(|| store.state().audit_salt(whose.name))
+    /// Under which the log names a customer from now on. Remembered, so that a later receipt lists what is entered under it.
+    fn salt(&self, whose: &Whose<'_>, store: &Store) -> Result<Salt, StoreError> {
+        let salt = whose.salt.unwrap_or_else(|| store.state().audit_salt(whose.name));
+        let owner = store.owner(whose.name);
+        for salt in whose.others.iter().chain([&salt]) {
+            store.note_salt(owner, salt)?;
+        }
+        Ok(salt)
     }
 
     /// Enters facts about one customer, durably.
@@ -128,11 +136,14 @@ impl Node {
     /// Enters that something was refused. That the log cannot take it changes nothing: it was refused.
     pub fn enter_refusal(&self, what: &str, error: &ErasureError, whose: &Whose<'_>, now_s: u64) {
         let Ok(store) = self.store.lock() else { return };
+        let Ok(salt) = self.salt(whose, &store) else {
+            return;
+        };
         let fact = Fact::AccessRefused {
             what: what.to_owned(),
             why: error.to_string(),
         };
-        let _ = self.enter(vec![fact], &self.salt(whose, &store), now_s);
+        let _ = self.enter(vec![fact], &salt, now_s);
     }
 }
 
@@ -222,7 +233,7 @@ impl Node {
         if let Some(hold) = store.hold_of(owner)? {
             return Err(ErasureError::Held(hold));
         }
-        let salt = self.salt(whose, &store);
+        let salt = self.salt(whose, &store)?;
         let begun = store.pending(owner)?;
         let finished_only = begun.is_some();
         let mut pending = match begun {
@@ -262,8 +273,8 @@ impl Node {
         now_s: u64,
     ) -> Result<Pending, ErasureError> {
         let (first, end) = plan.days(before, now_s);
-        let salt = self.salt(whose, store);
-        let disclosed = record::disclosed(&self.log, &self.audit, &salt, &plan.places)?;
+        let salts = store.salts_of(plan.owner)?;
+        let disclosed = record::disclosed(&self.log, &self.audit, &salts, &plan.places)?;
         let receipt = Receipt {
             made_s: now_s,
             customer: Sha256::digest(whose.public_key.to_text()).into(),
@@ -417,7 +428,7 @@ impl Node {
             return Err(ErasureError::NoKey("for that time".to_owned()));
         }
         let segments: Vec<SegmentId> = releases.iter().map(|release| release.segment_id).collect();
-        let salt = self.salt(whose, &store);
+        let salt = self.salt(whose, &store)?;
         let facts = record::release_facts(&segments, to, purpose);
         let entry = self.enter(facts, &salt, now_s)?;
         Ok((releases, entry))
@@ -458,7 +469,8 @@ impl Node {
             by: by.to_owned(),
             reason: reason.to_owned(),
         };
-        let entry = self.enter(vec![fact], &self.salt(whose, &store), now_s)?;
+        let salt = self.salt(whose, &store)?;
+        let entry = self.enter(vec![fact], &salt, now_s)?;
         match held {
             true => store.set_hold(&Hold {
                 owner,

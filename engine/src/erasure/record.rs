@@ -86,11 +86,11 @@ pub(super) fn erased_since(
     Ok((ids, size))
 }
 
-/// What left the node of a customer's footage in these places, before: by the log.
+/// What left the node of a customer's footage in these places, before: by the log, which names the customer under any of `salts`.
 pub(super) fn disclosed(
     log: &AuditLog,
     folder: &Path,
-    salt: &Salt,
+    salts: &[Salt],
     places: &[Place],
 ) -> Result<Vec<(u64, String)>, AuditError> {
     let segments: HashSet<[u8; 16]> = places.iter().map(|place| place.segment.segment_id.0).collect();
@@ -107,7 +107,7 @@ pub(super) fn disclosed(
     let end_s = Day::of(end_s).next().begins_s();
     let mut found = Vec::new();
     each_entry(log, folder, 0, |index, entry| {
-        if !entry.concerns(salt) {
+        if !salts.iter().any(|salt| entry.concerns(salt)) {
             return;
         }
         let overlaps = |from_s: u64, to_s: u64| from_s < end_s && to_s > first_s;

@@ -38,6 +38,7 @@ impl Lab {
             name: "alice",
             public_key: self.alice.public(),
             salt: Some([7; 32]),
+            others: Vec::new(),
         }
     }
 

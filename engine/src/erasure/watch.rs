@@ -51,28 +51,23 @@ impl Watch {
             .store
             .look()
             .map(|state| state.map_or((0, 0), |s| (s.generation, s.changes)));
-        let result = looked.and_then(|(generation, changes)| {
-            news.keys_erased = generation != self.generation;
-            self.generation = generation;
-            if changes != self.changes || self.held.is_err() {
-                news.catalog_changed = true;
-                self.held = Held::read(&self.store).map_err(|error| {
-                    news.trouble = Some(error.to_string());
-                });
-                self.changes = changes;
+        match looked {
+            Ok((generation, changes)) => {
+                news.keys_erased = generation != self.generation;
+                self.generation = generation;
+                if changes != self.changes || self.held.is_err() {
+                    news.catalog_changed = true;
+                    self.held = Held::read(&self.store).map_err(|error| {
+                        news.trouble = Some(trouble(&error));
+                    });
+                    self.changes = changes;
+                }
             }
-            Ok(())
-        });
-        if let Err(error) = result {
-            news.trouble = Some(self.trouble(&error));
+            Err(error) => news.trouble = Some(trouble(&error)),
         }
         news.trouble = news.trouble.filter(|text| self.said.as_ref() != Some(text));
         self.said = news.trouble.clone().or(self.said.take());
         news
-    }
-
-    fn trouble(&self, error: &StoreError) -> String {
-        format!("{error}; until it can be read again, retention deletes nothing")
     }
 
     /// Whether retention must leave a segment. While the holds cannot be read, it must leave all.
@@ -86,4 +81,8 @@ impl Watch {
     pub fn holds(&self) -> u64 {
         self.held.as_ref().map_or(0, |held| held.count() as u64)
     }
+}
+
+fn trouble(error: &StoreError) -> String {
+    format!("{error}; until it can be read again, retention deletes nothing")
 }

@@ -8,6 +8,7 @@
 //!     <yyyymmdd>/slots                      which slot of which segment is whose (slots): no segment says so
 //!     pending/<owner>                       an erasure that was logged and is not finished
 //!     holds/<owner>                         a legal hold
+//!     salts/<owner>                         by which the audit log names that customer
 //!   DATA/keys/erased                        the ids of all keys that were ever destroyed; outlives the store
 //! ```
 //!
@@ -26,6 +27,7 @@ mod files;
 pub mod holds;
 mod keys;
 pub mod pending;
+mod salts;
 mod slots;
 mod state;
 #[cfg(test)]
@@ -333,7 +335,10 @@ impl Store {
         let folder = self.store.day_folder(day);
         slots::forget(&folder.join(slots::NAME), owner, tags)?;
         if self.files_of(day)?.is_empty() && slots::is_empty(&folder.join(slots::NAME))? {
-            fs::remove_dir_all(&folder).map_err(StoreError::io("remove", &folder))?;
+            match fs::remove_dir_all(&folder) {
+                Err(why) if why.kind() == io::ErrorKind::NotFound => {} // before a crash
+                removed => removed.map_err(StoreError::io("remove", &folder))?,
+            }
             files::sync_folder(&self.store.folder)?;
         }
         Ok(())

@@ -18,13 +18,14 @@
 //! not what somebody was given.
 
 use harborseal_segment::erase::{EraseSecret, Release};
-use harborseal_segment::identity::{Identity, PublicKey};
+use harborseal_segment::identity::{Opener, PublicKey};
 use harborseal_segment::ids::SegmentId;
 use harborseal_segment::node::{NodeKey, NodePublic};
 use harborseal_segment::random::CryptoRng;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::grant::UseError;
 use super::{Draft, Lines, SIGNATURE, StatementError, hex, instant, parse_hex, parse_instant, parse_number};
 use crate::text::OneLine;
 
@@ -115,20 +116,29 @@ impl SealedRelease {
         })
     }
 
-    /// What was released: `None` if it was to somebody else, or does not hold what it says.
-    pub fn open(&self, identity: &Identity) -> Option<Vec<Release>> {
-        let rows = identity.open_sealed(&self.enc, &self.sealed, &self.info)?;
-        let whole = rows.len().is_multiple_of(ROW_LEN) && (rows.len() / ROW_LEN) as u64 == self.segments;
-        let release = |row: &[u8]| {
-            let (segment_id, rest) = row.split_first_chunk::<16>()?;
-            let (slot, secret) = rest.split_first_chunk::<4>()?;
-            Some(Release {
-                segment_id: SegmentId(*segment_id),
-                slot: u32::from_le_bytes(*slot),
-                secret: EraseSecret::from_bytes(*secret.first_chunk()?),
-            })
-        };
-        whole.then(|| rows.chunks_exact(ROW_LEN).filter_map(release).collect())
+    /// What was released.
+    ///
+    /// # Errors
+    /// It was sealed to another key, or does not hold what it says. Where a key on a token could not be used, its
+    /// [`Opener::failure`] says why.
+    pub fn open(&self, reader: &impl AsRef<Opener>) -> Result<Vec<Release>, UseError> {
+        let opened = reader.as_ref().open_sealed(&self.enc, &self.sealed, &self.info);
+        let rows = opened.ok_or(UseError::Foreign)?;
+        if rows.len() as u64 != self.segments.saturating_mul(ROW_LEN as u64) {
+            return Err(UseError::Malformed);
+        }
+        Ok(rows.chunks_exact(ROW_LEN).map(release).collect())
+    }
+}
+
+fn release(row: &[u8]) -> Release {
+    let part = "a row is cut to its length";
+    let (segment_id, rest) = row.split_first_chunk::<16>().expect(part);
+    let (slot, secret) = rest.split_first_chunk::<4>().expect(part);
+    Release {
+        segment_id: SegmentId(*segment_id),
+        slot: u32::from_le_bytes(*slot),
+        secret: EraseSecret::from_bytes(*secret.first_chunk().expect(part)),
     }
 }
 
@@ -139,6 +149,7 @@ fn info(before: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use harborseal_segment::identity::Identity;
     use harborseal_segment::random::os_random;
 
     fn made(to: &Identity) -> (String, Vec<Release>, NodeKey) {
@@ -172,7 +183,8 @@ mod tests {
             let facts = |release: &Release| (release.segment_id, release.slot, *release.secret.as_bytes());
             let expected: Vec<_> = releases.iter().map(facts).collect();
             assert_eq!(opened.iter().map(facts).collect::<Vec<_>>(), expected);
-            assert!(sealed.open(&Identity::generate(&mut os_random())).is_none());
+            let other = Identity::generate(&mut os_random());
+            assert!(matches!(sealed.open(&other), Err(UseError::Foreign)));
         }
     }
 
@@ -200,6 +212,6 @@ mod tests {
         let body = body.replace(lines[1], &format!("node {}", hex(&other.public().0)));
         let signature = super::super::base64(&other.sign(body.as_bytes()));
         let forged = SealedRelease::parse(&format!("{body}signature {signature}\n")).expect("it is signed");
-        assert!(forged.open(&bob).is_none());
+        assert!(matches!(forged.open(&bob), Err(UseError::Foreign)));
     }
 }

@@ -277,6 +277,7 @@ mod tests {
             },
             DeletedSegment {
                 reason: DeletionReason::Erased,
+                ..entry
             },
             DeletedSegment {
                 reason: DeletionReason::Other(6),

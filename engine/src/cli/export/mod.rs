@@ -38,6 +38,7 @@ Examples:
   harborseal export --identity alice.identity --camera front-door \\
       --from 2026-11-23T14:00:00Z --to 2026-11-23T14:05:00Z -o out.mp4 data
   harborseal export --grant front-door.grant --identity bob.identity -o out.mp4 data
+  harborseal export --identity alice.identity --release alice.release --camera front-door -o out.mp4 data
 
 With --grant the range is the one that was asked for, or less. An MP4 begins at a key frame before it, hidden by its edit list.")]
 pub struct Args {
