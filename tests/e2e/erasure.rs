@@ -1,5 +1,6 @@
 //! Erasable footage: opened on the record, closed in every copy, and kept while a court says so.
 
+mod keys;
 mod refusals;
 
 use std::fs;
@@ -283,6 +284,30 @@ fn erasable_footage_opens_with_a_release_only_and_after_an_erasure_in_no_copy() 
         (1, Some(1))
     );
 
+    // Whoever has the receipt can check it, and its customer that it is the one of the log.
+    let by = |enrolment: &str, receipt: &Path| {
+        let enrolment = lab.path(enrolment);
+        let arguments = ["audit", "receipt", "--json", "--enrolment", text(&enrolment)];
+        harborseal(arguments.iter().chain(&[text(receipt), text(&data)]))
+    };
+    let told = by("alice.enrolment", &receipt).ok().json();
+    assert_eq!(
+        (&told["keys"], &told["commitment_checked"]),
+        (&1.into(), &true.into()),
+        "{told}"
+    );
+    harborseal(["audit", "receipt", text(&receipt), text(&data)]).ok();
+    by("bob.enrolment", &receipt)
+        .exits(1)
+        .complains_about("another customer");
+    let changed = lab.path("changed.receipt");
+    fs::write(&changed, stated.replace("Alice herself", "Alice  herself")).expect("written");
+    by("alice.enrolment", &changed)
+        .exits(1)
+        .complains_about("changed.receipt");
+    let shown = harborseal(["audit", "show", text(&data)]).ok().stdout;
+    assert!(shown.contains("to=\"Alice herself\""), "{shown}");
+
     // Bob's is whole, nothing is called damaged, and what is gone is said to be erased.
     assert_eq!(rtp_only(lab.read_back("bob", "yard")), sending.bob);
     let report = lab.verify("bob");
@@ -317,13 +342,6 @@ fn a_key_that_comes_back_from_a_stale_copy_is_refused() {
         put_back(&stale, &place);
         put_back(&segments, &lab.data().join("segments"));
         assert_eq!(key_files(&lab).len(), 1);
-        release(&lab, &out, &[]).exits(1).complains_about("stale copy");
-        assert!(!out.exists());
-        let refused = entries_of(&lab, "access_refused");
-        assert!(
-            refused.last().is_some_and(|entry| entry["what"] == "release"),
-            "{refused:?}"
-        );
         // An engine takes a new key, and says so.
         let engine = lab.start();
         let mut sending = Sending::to(&lab);
@@ -335,6 +353,13 @@ fn a_key_that_comes_back_from_a_stale_copy_is_refused() {
         );
         lab.settle_and_stop(engine);
         assert_eq!(key_files(&lab).len(), 2);
+        release(&lab, &out, &[]).exits(1).complains_about("stale copy");
+        assert!(!out.exists());
+        let refused = entries_of(&lab, "access_refused");
+        assert!(
+            refused.last().is_some_and(|entry| entry["what"] == "release"),
+            "{refused:?}"
+        );
         // And erasing destroys both again.
         erase(&lab, &[]).ok();
         assert_eq!(key_files(&lab).len(), 0);

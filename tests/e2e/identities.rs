@@ -30,6 +30,23 @@ fn sees_the_front_door(outcome: Outcome) {
     assert_eq!(listed["cameras"][0]["id"], "front-door", "{listed}");
 }
 
+/// From here on Alice's footage is erasable: what is recorded now opens with a release, whatever keeps her key. `see` lists.
+#[track_caller]
+fn opens_what_is_released(lab: &mut Lab, see: impl Fn(&[&str]) -> Outcome) {
+    lab.erasable("alice");
+    record(lab);
+    let not_released = |listed: Outcome| {
+        let listed = listed.ok().json();
+        listed["not_released"].as_array().map(Vec::len)
+    };
+    assert_eq!(not_released(see(&[])), Some(1));
+    let (config, out) = (lab.config(), lab.path("alice.release"));
+    let mut arguments = vec!["release", "--config", text(&config), "--customer", "alice"];
+    arguments.extend(["--for", "Alice", "--purpose", "x", "-o", text(&out)]);
+    harborseal(arguments).ok();
+    assert_eq!(not_released(see(&["--release", text(&out)])), Some(0));
+}
+
 #[test]
 fn a_passphrase_opens_the_identity_and_nothing_else_does() {
     let mut lab = Lab::new();
@@ -67,6 +84,10 @@ fn a_passphrase_opens_the_identity_and_nothing_else_does() {
     shell.args(["-c", command, "sh"]).arg(cli::binary());
     shell.arg(&alice).arg(lab.data()).arg(&right);
     sees_the_front_door(cli::run(shell, Duration::from_secs(60)));
+
+    let (identity, data) = (lab.identity("alice"), lab.data());
+    let list = ["list", "--json", "--identity", text(&identity), text(&data)];
+    opens_what_is_released(&mut lab, |more| harborseal(list.iter().chain(&with).chain(more)));
 
     let empty = lab.path("empty");
     std::fs::write(&empty, "\n").expect("written");
@@ -202,6 +223,9 @@ fn a_key_of_age_is_sealed_to_and_opens() {
     harborseal(&arguments).ok();
     let fingerprint = harborseal(["grant", "show", "--json", text(&grant)]).ok().json();
     assert_eq!(fingerprint["customer_fingerprint"], told["fingerprint"]);
+
+    let list_json = ["list", "--json", "--identity", text(&age), text(&data)];
+    opens_what_is_released(&mut lab, |more| harborseal(list_json.iter().chain(more)));
 
     let slip = recipient.replacen('q', "p", 3);
     let again = lab.path("again.enrolment");
@@ -376,6 +400,9 @@ fn a_key_on_a_token_opens_and_never_leaves_it() {
         pin[1],
     ]);
     token.harborseal(&granting).ok();
+    opens_what_is_released(&mut lab, |more| {
+        token.harborseal(&[&list[..], &pin, more].concat())
+    });
 
     // Each thing that can be wrong with a token is said, and is never "nothing here".
     let wrong = lab.path("wrong");

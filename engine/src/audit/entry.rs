@@ -146,6 +146,10 @@ pub enum Fact {
         segments: Vec<Bytes<16>>,
         /// To whom, as the operator says.
         to: String,
+        /// Commitment to the SHA-256 of the public key that it is sealed to.
+        to_key: Bytes<32>,
+        /// By whom, as the operator says.
+        by: String,
         /// Why, as the operator says.
         purpose: String,
     },
@@ -157,6 +161,8 @@ pub enum Fact {
         to_day: u64,
         /// Commitment to the hash of the receipt.
         receipt: Bytes<32>,
+        /// By whom, as the operator says.
+        by: String,
         /// The ids of the keys: one that comes back from a stale copy is known by them. They name neither customer nor segment.
         keys: Vec<Bytes<16>>,
     },
@@ -453,6 +459,8 @@ mod tests {
         let release = Fact::Release {
             segments: vec![Bytes([1; 16]); SEGMENTS_MAX],
             to: "x".repeat(500),
+            to_key: Bytes([2; 32]),
+            by: "z".repeat(500),
             purpose: "y".repeat(500),
         };
         let entry = Entry::concerning(u64::MAX, Nonce([1; 16]), release, [&[1; 32]]);

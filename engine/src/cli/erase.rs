@@ -26,6 +26,8 @@ use crate::text::{Grouped, counted};
 #[command(after_help = "\
 There is no way back. Copies of DATA/keys/erase made before are one: destroy them too.
 
+`harborseal audit receipt` checks a receipt, and that the log has it.
+
 Examples:
   harborseal erase --config engine.toml --customer alice -o alice.receipt
   harborseal erase --config engine.toml --customer alice --before 2026-11-24T00:00:00Z --yes -o alice.receipt
@@ -93,6 +95,7 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     if let Some(path) = &args.output {
         fresh::expect_to(path, "choose another name or folder; nothing was erased")?;
     }
+    let by = args.which.by()?;
     let (config, node) = keeping::open(&args.which.config)?;
     let customer = keeping::customer(&config, &args.which.customer)?;
     let whose = keeping::whose(&config, customer);
@@ -117,7 +120,7 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     } else {
         people("harborseal: an erasure was begun and not finished: finishing it");
     }
-    let erased = node.erase(&whose, before, now_s, |receipt| match &args.output {
+    let erased = node.erase(&whose, (before, &by), now_s, |receipt| match &args.output {
         None => Ok(()),
         Some(path) => fresh::write(path, receipt.as_bytes()).map_err(|error| {
             Failed::Receipt(

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::error::{CliError, ExitStatus};
 use super::output::{self, Output, people};
-use super::{instant, keeping, release};
+use super::{instant, keeping};
 use crate::text::OneLine;
 
 /// Keep a customer's footage from being erased or deleted (a legal hold), lift that again, or list what is held.
@@ -63,8 +63,13 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let mut entry = None;
     if let (Some(name), Some(reason)) = (&args.customer, &args.reason) {
         let whose = keeping::whose(&config, keeping::customer(&config, name)?);
-        let reason = release::said("--reason", reason)?;
-        let by = args.by.clone().unwrap_or_else(user);
+        let reason = keeping::said("--reason", reason)?;
+        let by = args
+            .by
+            .as_deref()
+            .map(|by| keeping::said("--by", by))
+            .transpose()?;
+        let by = by.map_or_else(keeping::user, str::to_owned);
         let set = node.hold(&whose, !args.lift, (&by, reason), keeping::now_s());
         entry = Some(set.map_err(keeping::refused)?);
     }
@@ -117,12 +122,4 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         people("nothing is held");
     }
     Ok(ExitStatus::Ok)
-}
-
-/// Whoever types this, as far as the environment says.
-fn user() -> String {
-    let named = ["SUDO_USER", "USER", "LOGNAME"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok());
-    named.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }

@@ -21,6 +21,29 @@ pub struct Which {
     /// The customer, by its name in the configuration
     #[arg(long, value_name = "NAME")]
     pub customer: String,
+
+    /// Who decided it, if not the user who types this; the audit log shows it
+    #[arg(long, value_name = "WHO")]
+    pub by: Option<String>,
+}
+
+impl Which {
+    /// Who decided it.
+    pub fn by(&self) -> Result<String, CliError> {
+        let by = self.by.as_deref().map(|by| said("--by", by)).transpose()?;
+        Ok(by.map_or_else(user, str::to_owned))
+    }
+}
+
+/// Words that somebody will read in the log.
+pub fn said<'a>(option: &str, text: &'a str) -> Result<&'a str, CliError> {
+    match text.trim() {
+        "" => Err(CliError::usage(format_args!(
+            "{option} must say something: it is what the audit log shows"
+        ))),
+        text if text.len() > 500 => Err(CliError::usage(format_args!("{option} is longer than 500 bytes"))),
+        text => Ok(text),
+    }
 }
 
 /// Loads the configuration and opens its node.
@@ -81,6 +104,14 @@ pub fn whose<'a>(config: &'a Config, customer: &'a Customer) -> Whose<'a> {
         salt: customer.audit_salt().copied(),
         others: of_customer.map(|granting| granting.grant.audit_salt).collect(),
     }
+}
+
+/// Whoever types this, as far as the environment says.
+pub fn user() -> String {
+    let named = ["SUDO_USER", "USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok());
+    named.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }
 
 /// Seconds since 1970, by this node's clock.

@@ -10,7 +10,7 @@ use super::error::{CliError, ExitStatus};
 use super::keeping::{self, Which};
 use super::output::{self, Output, people};
 use super::{fresh, instant};
-use crate::erasure::{ErasureError, Range};
+use crate::erasure::{ErasureError, Range, Said};
 use crate::statement::ReleaseTerms;
 use crate::text::counted;
 
@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     purpose: String,
 
-    /// Seal it to this public key (hsp1...), of whom the customer granted the footage to
+    /// Seal it to this public key (hsp1...): of whom the customer granted the footage to, or the customer's own of before a change of keys
     #[arg(long, value_name = "PUBLIC_KEY")]
     to_key: Option<String>,
 
@@ -70,7 +70,9 @@ struct Report {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let range = range_of(args)?;
-    let (to, purpose) = (said("--for", &args.to_whom)?, said("--purpose", &args.purpose)?);
+    let to = keeping::said("--for", &args.to_whom)?;
+    let purpose = keeping::said("--purpose", &args.purpose)?;
+    let by = args.which.by()?;
     let to_key = args.to_key.as_deref().map(str::parse::<PublicKey>).transpose();
     let to_key = to_key.map_err(|error| CliError::usage(format_args!("--to-key: {error}")))?;
     fresh::expect_to(
@@ -82,7 +84,14 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
     let whose = keeping::whose(&config, customer);
     let now_s = keeping::now_s();
     let slack_s = MADE_AHEAD * config.settings.segment.max_age.as_secs();
-    let released = node.release(&whose, range, slack_s, (to, purpose), now_s);
+    let to_key = to_key.unwrap_or_else(|| customer.public_key.clone());
+    let said = Said {
+        to,
+        to_key: &to_key,
+        by: &by,
+        purpose,
+    };
+    let released = node.release(&whose, range, slack_s, &said, now_s);
     let (releases, entry) = released.map_err(|error| {
         if !matches!(error, ErasureError::Log(_)) {
             node.enter_refusal("release", &error, &whose, now_s);
@@ -93,7 +102,7 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         }
     })?;
     let terms = ReleaseTerms {
-        to_key: to_key.unwrap_or_else(|| customer.public_key.clone()),
+        to_key,
         to: to.to_owned(),
         purpose: purpose.to_owned(),
         made_s: now_s,
@@ -126,16 +135,5 @@ fn range_of(args: &Args) -> Result<Range, CliError> {
         false => Err(CliError::usage(
             "--from is not before --to, so the range is empty",
         )),
-    }
-}
-
-/// Words that somebody will read in the log.
-pub fn said<'a>(option: &str, text: &'a str) -> Result<&'a str, CliError> {
-    match text.trim() {
-        "" => Err(CliError::usage(format_args!(
-            "{option} must say something: it is what the audit log shows"
-        ))),
-        text if text.len() > 500 => Err(CliError::usage(format_args!("{option} is longer than 500 bytes"))),
-        text => Ok(text),
     }
 }

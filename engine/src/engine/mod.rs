@@ -32,6 +32,7 @@ use crate::audit::AuditLog;
 use crate::chunk::Pool;
 use crate::config::{Config, SealBackend};
 use crate::erasure::watch::Watch;
+use crate::erasure::{ErasureError, learn_erased};
 use crate::janitor::{self, Janitor, Notice};
 use crate::keystore::Keystore;
 use crate::ledger::{Snapshot, StreamLedger};
@@ -139,6 +140,10 @@ pub fn start(config: &Config, opened: Opened, ports: Vec<ShardPort>) -> Result<R
     let watch = Watch::begin(home.keystore());
     let node = Arc::new(home.node_key()?);
     let audit = Arc::new(AuditLog::open(&config.data_dir, Arc::clone(&node)).map_err(no_audit)?);
+    if config.registry.customers.iter().any(|customer| customer.erasable) {
+        let learnt = learn_erased(&home.keystore(), &audit, &config.data_dir.join("audit"));
+        learnt.map_err(no_keystore)?;
+    }
     let enroller = Arc::new(Enroller::new(&config.data_dir, &node, Arc::clone(&audit)));
     let standing = at_start(&enroller, config, program)?;
     let settings = &config.settings;
@@ -286,6 +291,17 @@ pub fn start(config: &Config, opened: Opened, ports: Vec<ShardPort>) -> Result<R
         enroller,
         registry: Arc::new(Mutex::new(Arc::clone(&standing.registry))),
     })
+}
+
+/// Nothing erasable is recorded under keys of which nobody knows whether they were destroyed.
+fn no_keystore(error: ErasureError) -> StartError {
+    StartError {
+        message: error.to_string(),
+        remedy:
+            "restore DATA/keys/erase as docs/OPERATING.md says, or take `erasable` out of the configuration"
+                .to_owned(),
+        configuration: false,
+    }
 }
 
 /// Tells people when a thread the engine cannot do without ends before it was told to, by an error or a panic.

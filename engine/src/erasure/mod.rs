@@ -67,6 +67,35 @@ pub enum ErasureError {
     },
 }
 
+impl ErasureError {
+    /// The same without paths: the name of a key's file tells one customer's entries from another's.
+    fn for_the_log(&self) -> String {
+        match self {
+            ErasureError::Stale(_) => "an erasure key that was destroyed is there again".to_owned(),
+            ErasureError::Store(_) => "the key store cannot be used".to_owned(),
+            ErasureError::Segments { .. } => "the segments cannot be looked through".to_owned(),
+            ErasureError::Log(_) | ErasureError::Held(_) | ErasureError::NoKey(_) => self.to_string(),
+        }
+    }
+}
+
+/// Takes note of the keys that a log says were destroyed, before a store is drawn from that may be a stale copy.
+pub fn learn_erased(store: &Keystore, log: &AuditLog, audit: &Path) -> Result<(), ErasureError> {
+    lock_informed(store, log, audit).map(drop)
+}
+
+/// Takes the store, and learns from the log which keys must not come back.
+fn lock_informed(store: &Keystore, log: &AuditLog, audit: &Path) -> Result<Store, ErasureError> {
+    let mut store = store.lock()?;
+    let seen = store.state().logged;
+    let (known, size) = record::erased_since(log, audit, seen)?;
+    store.learn_erased(&known)?;
+    if size != seen {
+        store.count_logged(size)?;
+    }
+    Ok(store)
+}
+
 /// A node whose keys are handled: by its command line, with or without an engine running beside.
 pub struct Node {
     /// Its key store.
@@ -106,16 +135,8 @@ impl Node {
         })
     }
 
-    /// Takes the store, and learns from the log which keys must not come back.
     fn lock(&self) -> Result<Store, ErasureError> {
-        let mut store = self.store.lock()?;
-        let seen = store.state().logged;
-        let (known, size) = record::erased_since(&self.log, &self.audit, seen)?;
-        store.learn_erased(&known)?;
-        if size != seen {
-            store.count_logged(size)?;
-        }
-        Ok(store)
+        lock_informed(&self.store, &self.log, &self.audit)
     }
 
     /// Under which the log names a customer from now on. Remembered, so that a later receipt lists what is entered under it.
@@ -141,7 +162,7 @@ impl Node {
         };
         let fact = Fact::AccessRefused {
             what: what.to_owned(),
-            why: error.to_string(),
+            why: error.for_the_log(),
         };
         let _ = self.enter(vec![fact], &salt, now_s);
     }
@@ -191,15 +212,15 @@ impl Node {
         Ok(store.pending(store.owner(whose.name))?.is_some())
     }
 
-    /// Erases, or finishes what was begun before. `published` is given the receipt as soon as the keys are gone.
+    /// Erases, or finishes what was begun before. `by`: who does, for the record. `published` is given the receipt as soon as the keys are gone.
     pub fn erase<E: From<ErasureError>>(
         &self,
         whose: &Whose<'_>,
-        before: Option<Day>,
+        (before, by): (Option<Day>, &str),
         now_s: u64,
         published: impl FnOnce(&str) -> Result<(), E>,
     ) -> Result<Erased, E> {
-        let (pending, finished_only) = self.destroy(whose, before, now_s)?;
+        let (pending, finished_only) = self.destroy(whose, before, by, now_s)?;
         published(&pending.receipt)?;
         let places = self.places(whose, &pending).map_err(ErasureError::from)?;
         self.await_engine(&places);
@@ -226,6 +247,7 @@ impl Node {
         &self,
         whose: &Whose<'_>,
         before: Option<Day>,
+        by: &str,
         now_s: u64,
     ) -> Result<(Pending, bool), ErasureError> {
         let mut store = self.lock()?;
@@ -246,7 +268,7 @@ impl Node {
             }
         };
         if pending.entry.is_none() {
-            match self.enter_erasure(&pending, &salt, now_s) {
+            match self.enter_erasure(&pending, by, &salt, now_s) {
                 Ok(entry) => pending.entry = Some(entry),
                 Err(error) => {
                     // Nothing was destroyed, and nothing will be on the strength of this.
@@ -295,13 +317,14 @@ impl Node {
         })
     }
 
-    fn enter_erasure(&self, pending: &Pending, salt: &Salt, now_s: u64) -> Result<u64, AuditError> {
+    fn enter_erasure(&self, pending: &Pending, by: &str, salt: &Salt, now_s: u64) -> Result<u64, AuditError> {
         let (receipt, _, hash) = Receipt::parse(&pending.receipt).expect("it was signed here and kept whole");
         let recorded = Recorded {
             from_day: day_number(&receipt.days.0),
             to_day: day_number(&receipt.days.1),
             receipt: hash,
             keys: receipt.keys,
+            by: by.to_owned(),
         };
         record::enter_erasure(&self.log, &recorded, salt, now_s)
     }
@@ -381,6 +404,19 @@ fn plan_erasure(store: &Store, owner: Owner, before: Option<Day>) -> Result<Eras
     Ok(ErasePlan { owner, keys, places })
 }
 
+/// What an operator says of a release, for the record.
+#[derive(Clone, Copy)]
+pub struct Said<'a> {
+    /// To whom.
+    pub to: &'a str,
+    /// Whose identity opens it.
+    pub to_key: &'a PublicKey,
+    /// By whom.
+    pub by: &'a str,
+    /// Why.
+    pub purpose: &'a str,
+}
+
 /// A time range to release, in seconds since 1970, the end outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
@@ -398,7 +434,7 @@ impl Node {
         whose: &Whose<'_>,
         range: Range,
         slack_s: u64,
-        (to, purpose): (&str, &str),
+        said: &Said<'_>,
         now_s: u64,
     ) -> Result<(Vec<Release>, u64), ErasureError> {
         let store = self.lock()?;
@@ -429,8 +465,7 @@ impl Node {
         }
         let segments: Vec<SegmentId> = releases.iter().map(|release| release.segment_id).collect();
         let salt = self.salt(whose, &store)?;
-        let facts = record::release_facts(&segments, to, purpose);
-        let entry = self.enter(facts, &salt, now_s)?;
+        let entry = record::enter_release(&self.log, &segments, said, &salt, now_s)?;
         Ok((releases, entry))
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use harborseal_segment::ids::{EraseKeyId, SegmentId};
 use harborseal_segment::merkle::Hash;
 use harborseal_segment::random::os_random;
+use sha2::{Digest, Sha256};
 
 use crate::audit::disk::OsDisk;
 use crate::audit::entry::{Bytes, SEGMENTS_MAX};
@@ -13,6 +14,8 @@ use crate::audit::read::Reader;
 use crate::audit::tiles::TILE_WIDTH;
 use crate::audit::{AuditError, AuditLog, Entry, Fact, Nonce, Salt};
 use crate::keystore::{Day, Place};
+
+use super::Said;
 
 /// Longest text of an operator in an entry, in bytes; the rest is cut.
 const TEXT_BYTES_MAX: usize = 500;
@@ -23,6 +26,7 @@ pub(super) struct Recorded {
     pub(super) to_day: u64,
     pub(super) receipt: Hash,
     pub(super) keys: Vec<EraseKeyId>,
+    pub(super) by: String,
 }
 
 /// Enters facts about one customer, all or none.
@@ -44,6 +48,7 @@ pub(super) fn enter_erasure(
             from_day: recorded.from_day,
             to_day: recorded.to_day,
             receipt: nonce.commitment(salt, &recorded.receipt),
+            by: cut(&recorded.by).to_owned(),
             keys: keys.iter().map(|id| Bytes(id.0)).collect(),
         };
         Entry::concerning(now_s, nonce, fact, [salt])
@@ -55,14 +60,26 @@ pub(super) fn enter_erasure(
     log.append(&entries)
 }
 
-/// A release, in as many entries as its segments need.
-pub(super) fn release_facts(segments: &[SegmentId], to: &str, purpose: &str) -> Vec<Fact> {
-    let fact = |segments: &[SegmentId]| Fact::Release {
-        segments: segments.iter().map(|id| Bytes(id.0)).collect(),
-        to: cut(to).to_owned(),
-        purpose: cut(purpose).to_owned(),
+/// Enters a release, in as many entries as its segments need.
+pub(super) fn enter_release(
+    log: &AuditLog,
+    segments: &[SegmentId],
+    said: &Said<'_>,
+    salt: &Salt,
+    now_s: u64,
+) -> Result<u64, AuditError> {
+    let entry = |segments: &[SegmentId]| {
+        let nonce = Nonce::generate(&mut os_random());
+        let fact = Fact::Release {
+            segments: segments.iter().map(|id| Bytes(id.0)).collect(),
+            to: cut(said.to).to_owned(),
+            to_key: nonce.commitment(salt, &Sha256::digest(said.to_key.to_text()).into()),
+            by: cut(said.by).to_owned(),
+            purpose: cut(said.purpose).to_owned(),
+        };
+        Entry::concerning(now_s, nonce, fact, [salt])
     };
-    segments.chunks(SEGMENTS_MAX).map(fact).collect()
+    log.append(&segments.chunks(SEGMENTS_MAX).map(entry).collect::<Vec<_>>())
 }
 
 fn cut(text: &str) -> &str {
@@ -116,6 +133,7 @@ pub(super) fn disclosed(
                 segments: of,
                 to,
                 purpose,
+                ..
             } => {
                 let count = of.iter().filter(|id| segments.contains(&id.0)).count();
                 (count > 0).then(|| {

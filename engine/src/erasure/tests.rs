@@ -72,13 +72,19 @@ impl Lab {
     }
 
     fn erase(&self, before: Option<Day>) -> Result<Erased, ErasureError> {
-        self.node.erase(&self.whose(), before, NOW_S, |_| Ok(()))
+        self.node
+            .erase(&self.whose(), (before, "root"), NOW_S, |_| Ok(()))
     }
 
     fn release(&self, range: Range) -> Result<Vec<Release>, ErasureError> {
-        let said = ("Alice", "break-in");
+        let said = Said {
+            to: "Alice",
+            to_key: self.alice.public(),
+            by: "root",
+            purpose: "break-in",
+        };
         self.node
-            .release(&self.whose(), range, 120, said, NOW_S)
+            .release(&self.whose(), range, 120, &said, NOW_S)
             .map(|(releases, _)| releases)
     }
 
@@ -185,7 +191,11 @@ fn a_crash_between_log_and_keys_is_finished_with_the_receipt_that_was_logged() {
         .node
         .pending_of(&store, &lab.whose(), &plan, None, NOW_S)
         .expect("prepared");
-    pending.entry = Some(lab.node.enter_erasure(&pending, &[7; 32], NOW_S).expect("logged"));
+    pending.entry = Some(
+        lab.node
+            .enter_erasure(&pending, "root", &[7; 32], NOW_S)
+            .expect("logged"),
+    );
     store.set_pending(owner, &pending).expect("kept");
     store.count_logged(0).expect("counted");
     drop(store);
@@ -204,7 +214,7 @@ fn a_crash_between_log_and_keys_is_finished_with_the_receipt_that_was_logged() {
 fn what_fails_after_the_keys_are_gone_keeps_the_receipt_for_the_next_try() {
     let lab = lab();
     lab.segment(1, NOW_S);
-    let failed: Result<Erased, ErasureError> = lab.node.erase(&lab.whose(), None, NOW_S, |_| {
+    let failed: Result<Erased, ErasureError> = lab.node.erase(&lab.whose(), (None, "root"), NOW_S, |_| {
         Err(ErasureError::NoKey(
             "(the receipt could not be written)".to_owned(),
         ))

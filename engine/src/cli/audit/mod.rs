@@ -3,6 +3,7 @@
 mod export;
 mod opened;
 mod prove;
+mod receipt;
 mod show;
 mod verify;
 
@@ -41,6 +42,7 @@ enum Command {
     Verify(verify::Args),
     Prove(prove::Args),
     Export(export::Args),
+    Receipt(receipt::Args),
 }
 
 /// Runs the command.
@@ -50,6 +52,7 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         Command::Verify(args) => verify::run(args),
         Command::Prove(args) => prove::run(args),
         Command::Export(args) => export::run(args),
+        Command::Receipt(args) => receipt::run(args),
     }
 }
 

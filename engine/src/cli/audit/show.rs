@@ -9,6 +9,7 @@ use super::opened::{Opened, Placed};
 use super::{Common, Whose};
 use crate::cli::output::{self, people};
 use crate::cli::{CliError, ExitStatus, instant};
+use crate::keystore::Day;
 use crate::text::{Grouped, OneLine};
 
 /// List entries of a node's audit log.
@@ -99,12 +100,7 @@ fn text(placed: &Placed) -> String {
         .into_iter()
         .flatten()
         .filter(|(key, _)| *key != "kind");
-    let facts: Vec<String> = facts
-        .map(|(key, value)| match value {
-            Value::String(text) => format!("{key}={}", OneLine(text)),
-            other => format!("{key}={other}"),
-        })
-        .collect();
+    let facts: Vec<String> = facts.map(|(key, value)| shown(key, value)).collect();
     let time = instant::seconds(entry.time_s);
     format!(
         "{:>6}  {time}  {:<20} {}",
@@ -112,4 +108,45 @@ fn text(placed: &Placed) -> String {
         entry.fact.kind(),
         facts.join(" ")
     )
+}
+
+/// Days and seconds as people write them; lists of ids without JSON's marks; what has spaces in it, in quotes.
+fn shown(key: &str, value: &Value) -> String {
+    let (name, unit) = key.rsplit_once('_').unwrap_or((key, ""));
+    match (unit, value) {
+        ("day", Value::Number(day)) => {
+            let began_s = day.as_u64().unwrap_or(0).saturating_mul(86_400);
+            format!("{name}={}", Day::of(began_s))
+        }
+        ("s", Value::Number(second)) => format!("{name}={}", instant::seconds(second.as_u64().unwrap_or(0))),
+        (_, Value::String(text)) if text.contains(char::is_whitespace) => {
+            format!("{key}=\"{}\"", OneLine(text))
+        }
+        (_, Value::String(text)) => format!("{key}={}", OneLine(text)),
+        (_, Value::Array(items)) if items.iter().all(Value::is_string) => {
+            let items: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
+            format!("{key}={}", OneLine(&items.join(",")))
+        }
+        (_, other) => format!("{key}={other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::shown;
+
+    #[test]
+    fn days_seconds_lists_and_words_are_shown_as_people_write_them() {
+        assert_eq!(shown("from_day", &json!(20_781)), "from=2026-11-24");
+        assert_eq!(shown("to_s", &json!(1_795_478_400)), "to=2026-11-24T00:00:00Z");
+        assert_eq!(shown("segments", &json!(["ab", "cd"])), "segments=ab,cd");
+        assert_eq!(
+            shown("purpose", &json!("break-in of Monday")),
+            "purpose=\"break-in of Monday\""
+        );
+        assert_eq!(shown("to", &json!("Bob")), "to=Bob");
+        assert_eq!(shown("held", &json!(true)), "held=true");
+    }
 }
