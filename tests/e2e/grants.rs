@@ -60,7 +60,11 @@ fn recorded() -> Recorded {
 
 impl Recorded {
     fn grant(&self, more: &[&str], out: &Path) -> Outcome {
-        let (alice, data) = (self.lab.identity("alice"), self.lab.data());
+        self.grant_of(&self.lab.data(), more, out)
+    }
+
+    fn grant_of(&self, data: &Path, more: &[&str], out: &Path) -> Outcome {
+        let alice = self.lab.identity("alice");
         let mut arguments = vec![
             "grant",
             "--identity",
@@ -77,7 +81,7 @@ impl Recorded {
             "theft",
             "-o",
             text(out),
-            text(&data),
+            text(data),
         ]);
         if !more.contains(&"--camera") {
             arguments.extend(["--camera", "front-door"]);
@@ -121,7 +125,9 @@ fn a_grant_opens_one_camera_of_one_time_for_one_identity() {
     assert!(nanoseconds(&asked["from"]) / 1000 == nanoseconds(&serde_json::json!(recorded.from)) / 1000);
     assert!(nanoseconds(&disclosed["from"]) < nanoseconds(&disclosed["to"]));
 
-    let shown = harborseal(["grant", "show", text(&grant), "--json"]).ok().json();
+    let mut shown = harborseal(["grant", "show", text(&grant), "--json"]).ok().json();
+    // Where it was entered, the one who made it is told, and the statement does not say.
+    shown["entered"] = told["entered"].clone();
     assert_eq!(shown, told, "before and after");
     let shown = harborseal(["grant", "show", text(&grant)]).ok();
     for word in [
@@ -303,4 +309,117 @@ fn what_cannot_be_granted_is_not() {
     ]);
     let told = harborseal(arguments).ok().json();
     assert!(told["disclosed"]["from"].is_string() && told.get("grant").is_none());
+}
+
+/// The entries of the node's log that concern whoever has this identity, of one kind.
+fn entries(lab: &Lab, identity: &str, kind: &str) -> Vec<serde_json::Value> {
+    let (identity, data) = (lab.identity(identity), lab.data());
+    let arguments = [
+        "audit",
+        "show",
+        "--json",
+        "--identity",
+        text(&identity),
+        text(&data),
+    ];
+    // Status 3 says that nothing concerns it.
+    let shown = harborseal(arguments).json();
+    let all = shown["entries"].as_array().expect("a list").clone();
+    all.into_iter()
+        .filter(|line| line["entry"]["kind"] == kind)
+        .collect()
+}
+
+#[test]
+fn a_grant_is_in_the_nodes_log_before_anybody_has_it() {
+    let recorded = recorded();
+    let (lab, grant) = (&recorded.lab, recorded.path("front-door.grant"));
+    // What cannot be entered is not granted: a folder where the checkpoint is to be written stops root, too.
+    let in_the_way = lab.data().join("audit/checkpoint.part");
+    std::fs::create_dir(&in_the_way).expect("made");
+    recorded
+        .grant(&[], &grant)
+        .exits(4)
+        .complains_about("is not granted: nothing was written");
+    assert!(!grant.exists());
+    std::fs::remove_dir(&in_the_way).expect("removed");
+
+    let made = recorded.grant(&["--json"], &grant).ok().json();
+    let of_alice = entries(lab, "alice", "grant");
+    assert_eq!(of_alice.len(), 1, "{of_alice:?}");
+    assert_eq!(of_alice[0]["index"], made["entered"][0]["entry"]);
+    let seconds = |text: &serde_json::Value| nanoseconds(text).div_euclid(1_000_000_000);
+    assert_eq!(
+        of_alice[0]["entry"]["from_s"].as_i64().map(i128::from),
+        Some(seconds(&made["disclosed"]["from"]))
+    );
+    assert!(entries(lab, "bob", "grant").is_empty());
+    // Nobody else learns of whom, which camera, to whom or why.
+    let all = harborseal(["audit", "show", text(&lab.data())]).ok().stdout;
+    for word in [
+        "alice",
+        "front-door",
+        "theft",
+        "hsp1",
+        made["sha256"].as_str().expect("a hash"),
+    ] {
+        assert!(!all.contains(word), "{word} is in the log: {all}");
+    }
+    // A name that is taken leaves no entry either.
+    recorded
+        .grant(&[], &grant)
+        .exits(4)
+        .complains_about("file exists");
+    assert_eq!(entries(lab, "alice", "grant").len(), 1);
+}
+
+#[test]
+fn a_grant_made_from_copies_is_entered_by_the_nodes_operator() {
+    let recorded = recorded();
+    let (lab, copies) = (&recorded.lab, recorded.path("copies"));
+    let copied = std::process::Command::new("cp")
+        .arg("-aT")
+        .args([lab.data().join("segments"), copies.clone()])
+        .status();
+    assert!(copied.expect("cp runs").success());
+    let grant = recorded.path("from-copies.grant");
+    recorded
+        .grant_of(&copies, &[], &grant)
+        .ok()
+        .complains_about("stands in no node's audit log")
+        .complains_about("harborseal audit enter");
+    assert!(entries(lab, "alice", "grant").is_empty());
+    let data = lab.data();
+    let enter = |file: &Path| harborseal(["audit", "enter", "--json", text(file), text(&data)]);
+
+    // Changed by one digit, and of a customer that this node does not know.
+    let forged = recorded.path("forged.grant");
+    let whole = std::fs::read_to_string(&grant).expect("text");
+    std::fs::write(&forged, whole.replace("purpose \"theft\"", "purpose \"thefts\"")).expect("written");
+    enter(&forged).exits(1).complains_about("not genuine");
+    let elsewhere = self::recorded();
+    let foreign = recorded.path("foreign.grant");
+    elsewhere.grant(&[], &foreign).ok();
+    enter(&foreign)
+        .exits(1)
+        .complains_about("no enrolment in force on this node");
+    assert!(entries(lab, "alice", "grant").is_empty());
+
+    let first = enter(&grant).ok().json();
+    assert_eq!(first["already"], false, "{first}");
+    let again = enter(&grant).ok().json();
+    assert_eq!(
+        (&again["already"], &again["entry"]),
+        (&true.into(), &first["entry"])
+    );
+    let of_alice = entries(lab, "alice", "grant");
+    assert_eq!(of_alice.len(), 1, "{of_alice:?}");
+    assert_eq!(of_alice[0]["index"], first["entry"]);
+
+    enter(&lab.path("alice.enrolment"))
+        .exits(2)
+        .complains_about("harborseal/v1/grant is needed");
+    harborseal(["audit", "enter", text(&grant), text(&copies)])
+        .exits(4)
+        .complains_about("node.key");
 }

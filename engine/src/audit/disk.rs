@@ -47,7 +47,8 @@ impl Disk for OsDisk {
     fn make_folder(&mut self, folder: &Path) -> io::Result<()> {
         match fs::DirBuilder::new().mode(0o750).create(folder) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
-            result => result,
+            Err(error) => Err(error),
+            Ok(()) => sys::keep_owner(folder),
         }
     }
 
@@ -62,6 +63,7 @@ impl Disk for OsDisk {
             .write(true)
             .mode(0o640)
             .open(path)?;
+        sys::keep_owner(path)?;
         file.write_all(bytes)?;
         File::sync_all(&file)
     }

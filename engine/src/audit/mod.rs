@@ -235,7 +235,8 @@ impl AuditLog {
             .write(true)
             .mode(0o600)
             .open(&path)
-            .and_then(|file| sys::preallocate(&file, RESERVE_BYTES));
+            .and_then(|file| sys::preallocate(&file, RESERVE_BYTES))
+            .and_then(|()| sys::keep_owner(&path));
         if made.is_err() {
             let _ = std::fs::remove_file(&path);
         }
@@ -277,6 +278,7 @@ fn take(path: &Path) -> Result<File, AuditError> {
         .mode(0o600)
         .open(path)
         .map_err(failed)?;
+    sys::keep_owner(path).map_err(failed)?;
     file.lock().map_err(failed)?;
     Ok(file)
 }

@@ -15,8 +15,9 @@ use super::error::{CliError, ExitStatus, OneLine};
 use super::identities::{self, Unlock};
 use super::opening::{Opened, Released};
 use super::output::{self, Output, people};
-use super::{clock, footage, fresh, instant, statements};
+use super::{clock, footage, fresh, instant, recording, statements};
 use crate::archive::library::{Part, Track, Wanted};
+use crate::audit::Salt;
 use crate::media::Range;
 use crate::statement::{
     self, Disclosure, Grant, LONGEST_S, PURPOSE_BYTES_MAX, StandingGrant, StatementError, Terms,
@@ -176,6 +177,17 @@ struct Shown {
     made: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
+    /// Absent where none was made. Where it stands on the record: the nodes whose footage was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entered: Option<Vec<EnteredLine>>,
+}
+
+/// An entry in the audit log of a node.
+#[derive(Serialize)]
+struct EnteredLine {
+    /// The node's data folder.
+    data: String,
+    entry: u64,
 }
 
 impl Shown {
@@ -194,6 +206,7 @@ impl Shown {
             grantee_fingerprint: terms.grantee.fingerprint(),
             made: None,
             sha256: None,
+            entered: None,
         }
     }
 
@@ -430,13 +443,55 @@ fn make(
         &signer.identity,
         &mut os_random(),
     );
+    let parsed = Grant::parse(&text);
+    let grant = parsed.map_err(|why| CliError::usage(format_args!("nothing was signed: {why}")))?;
+    let entered = enter(args, output, &grant, &signer.identity.audit_salt(), now_s)?;
     fresh::write(output, text.as_bytes())?;
-    let grant = statements::read(output, Grant::parse)?;
     match print.json {
-        true => output::json(&Shown::of(&grant, output, now_s))?,
-        false => people(format_args!("{}: signed", output.display())),
+        true => output::json(&Shown {
+            entered: Some(entered),
+            ..Shown::of(&grant, output, now_s)
+        })?,
+        false => {
+            people(format_args!("{}: signed", output.display()));
+            entered.iter().for_each(|line| {
+                people(format_args!(
+                    "entered in the audit log of {}, as entry {}",
+                    line.data, line.entry
+                ));
+            });
+            if entered.is_empty() {
+                people(
+                    "It stands in no node's audit log, for these are copies. Have the node's operator enter it: `harborseal audit enter FILE DATA`.",
+                );
+            }
+        }
     }
     Ok(footage::status_after(&library.problems))
+}
+
+/// Puts the grant on the record of each node whose footage it opens, before it is in anybody's hands.
+fn enter(
+    args: &MakeArgs,
+    output: &Path,
+    grant: &Grant,
+    salt: &Salt,
+    now_s: u64,
+) -> Result<Vec<EnteredLine>, CliError> {
+    // The log must not tell of a grant that could not be written for want of a name.
+    fresh::expect_to(output, "choose another name or folder; nothing was granted")?;
+    let nodes = recording::nodes_of(&args.paths).into_iter();
+    let enter = |data: PathBuf| {
+        let node = recording::node_key(&data)?;
+        let entered = recording::enter(&data, node, grant, salt, now_s).map_err(|error| {
+            error.remedy("what cannot be entered in the audit log is not granted: nothing was written")
+        })?;
+        Ok(EnteredLine {
+            data: data.display().to_string(),
+            entry: entered.index(),
+        })
+    };
+    nodes.map(enter).collect()
 }
 
 fn terms(args: &MakeArgs, customer: &PublicKey) -> Result<Terms, CliError> {

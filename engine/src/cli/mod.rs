@@ -33,6 +33,7 @@ mod opening;
 pub mod output;
 pub mod paths;
 mod progress;
+mod recording;
 pub mod recover;
 pub mod release;
 pub mod run;

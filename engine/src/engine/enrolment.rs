@@ -17,6 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use harborseal_segment::identity::PublicKey;
 use harborseal_segment::node::NodeKey;
 use harborseal_segment::random::os_random;
 use sha2::{Digest, Sha256};
@@ -324,6 +325,19 @@ pub fn preview(config: &Config, node: Option<&NodeKey>) -> Result<Standing, Enro
         judge(new, old, last.as_ref(), config.require_enrolment)
     };
     Ok(standing(config, customers.iter().map(judged).collect()))
+}
+
+/// The enrolment in force on the node whose data folder this is of the customer who signs with this key; `None` if there is none.
+pub fn enrolment_of(
+    data: &Path,
+    node: &NodeKey,
+    signer: &PublicKey,
+) -> Result<Option<Enrolment>, EnrolmentError> {
+    let fingerprint = signer.fingerprint();
+    let pins = Pins::new(data, node).read()?;
+    Ok(pins
+        .into_values()
+        .find(|enrolment| enrolment.public.fingerprint() == fingerprint))
 }
 
 /// Enters the start, and the enrolments that are new with it.

@@ -52,7 +52,7 @@ use crate::uring::memory::{Region, RegionOptions};
 use crate::uring::sys::{self, Waker};
 use crate::uring::{Ring, RingOptions, probe};
 use enrolment::{Enroller, at_start, no_audit};
-pub use enrolment::{Standing, preview};
+pub use enrolment::{Standing, enrolment_of, preview};
 use home::Home;
 pub use home::node_key_of;
 pub use levers::{Levers, Reloaded};

@@ -14,7 +14,10 @@ pub(super) const PART: &str = "new.part";
 /// Makes a folder that only its owner can enter, durably; refuses one that others can.
 pub(super) fn make_private_folder(folder: &Path) -> Result<(), StoreError> {
     match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => folder.parent().map_or(Ok(()), sync_folder),
+        Ok(()) => {
+            sys::keep_owner(folder).map_err(StoreError::io("give its owner", folder))?;
+            folder.parent().map_or(Ok(()), sync_folder)
+        }
         Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
             let meta = fs::metadata(folder).map_err(StoreError::io("look at", folder))?;
             match meta.permissions().mode() & 0o077 {
@@ -33,7 +36,9 @@ pub(super) fn make_private_folder(folder: &Path) -> Result<(), StoreError> {
 pub(super) fn open_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).read(true).write(true);
-    options.mode(0o600).open(path)
+    let file = options.mode(0o600).open(path)?;
+    sys::keep_owner(path)?;
+    Ok(file)
 }
 
 /// Puts a file in its place whole or not at all, durably.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -236,6 +237,21 @@ pub fn punch_hole(file: &File, at: u64, len_bytes: u64) -> io::Result<()> {
 /// Makes the names in a directory durable (create, rename, unlink).
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Gives what root has just made at `path` to whom its folder belongs: a command run by root beside an engine that is another user
+/// must leave nothing that this one cannot read. For any other user nothing happens.
+pub fn keep_owner(path: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let owner = std::fs::metadata(folder.unwrap_or(Path::new(".")))?;
+    let made = std::fs::symlink_metadata(path)?;
+    if (owner.uid(), owner.gid()) == (made.uid(), made.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::lchown(path, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Free and total bytes of the file system that holds `path`, as an unprivileged writer sees them.

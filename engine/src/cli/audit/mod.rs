@@ -1,5 +1,6 @@
 //! `harborseal audit`: what a node's audit log says, and whether it is the log that it was.
 
+mod enter;
 mod export;
 mod opened;
 mod prove;
@@ -8,6 +9,8 @@ mod show;
 mod verify;
 
 use std::path::PathBuf;
+
+pub use opened::cli_error;
 
 use super::keygen;
 use super::output::Output;
@@ -43,6 +46,7 @@ enum Command {
     Prove(prove::Args),
     Export(export::Args),
     Receipt(receipt::Args),
+    Enter(enter::Args),
 }
 
 /// Runs the command.
@@ -53,6 +57,7 @@ pub fn run(args: &Args) -> Result<ExitStatus, CliError> {
         Command::Prove(args) => prove::run(args),
         Command::Export(args) => export::run(args),
         Command::Receipt(args) => receipt::run(args),
+        Command::Enter(args) => enter::run(args),
     }
 }
 
